@@ -1,0 +1,154 @@
+// Package queue keeps accepted events on disk until every delivery of them is
+// settled. It is the only package that knows a storage engine.
+//
+// It promises: when Append has returned nil, the event and its deliveries
+// survive kill -9 and a power cut; every delivery is handed out by Take until it
+// is settled as delivered or dead, at least once; a dead letter is kept. It must
+// not know what a sink, a pipeline or a retry policy is beyond their names and
+// times.
+package queue
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/callbackd/callbackd/core/event"
+	"github.com/oklog/ulid/v2"
+)
+
+var (
+	// ErrFull says that the queue has no room: its byte limit or the free-space
+	// reserve of its disk was reached. Room may come back.
+	ErrFull = errors.New("queue is full")
+	// ErrFailed says that the store failed and takes nothing any more. The
+	// process has to be restarted.
+	ErrFailed = errors.New("queue has failed")
+	// ErrStale says that a lease is not held any more: it ran out, or the
+	// delivery was settled already.
+	ErrStale = errors.New("lease is stale")
+	// ErrClosed says that the queue was closed.
+	ErrClosed = errors.New("queue is closed")
+)
+
+// Queue is a queue engine. Its methods may be called from any goroutine. It does
+// not assume that the process that appends is the one that takes.
+type Queue interface {
+	// Append keeps an event with its deliveries, in one synced commit. On an
+	// error nothing was accepted: ErrFull, ErrFailed, ErrClosed, or ctx's error
+	// while the commit had not begun. An event without routes is not kept.
+	Append(ctx context.Context, ev *event.Event, routes []event.Route) error
+
+	// Take waits until deliveries of the sink are due and leases up to the
+	// limits of want of them, in the order of acceptance as far as they are
+	// fresh; ones that are tried again come when they are due. It returns at
+	// least one, or an error: ctx's, ErrFailed, ErrClosed.
+	Take(ctx context.Context, sink string, want Want) ([]Leased, error)
+
+	// Settle ends leases. Settling twice is no harm. What a settlement changes
+	// survives kill -9 of the process as a whole or not at all; one that moves
+	// to the dead letters is synced before Settle returns. The error joins an
+	// ErrStale for each lease that was not held any more; the others are
+	// settled all the same.
+	Settle(ctx context.Context, settlements []Settlement) error
+
+	// Extend gives leases that are still held the time that want.Lease gave,
+	// anew. The error joins an ErrStale for each that was not.
+	Extend(ctx context.Context, leases []Lease, by time.Duration) error
+
+	// DeadLetters calls f with the dead letters of the sink (all sinks: ""),
+	// oldest first, until it returns false.
+	DeadLetters(ctx context.Context, sink string, f func(DeadLetter) bool) error
+
+	// Stats tells what the queue holds. It is cheap enough for every scrape.
+	Stats() Stats
+
+	// Close ends all waiting calls with ErrClosed and closes the store.
+	Close() error
+}
+
+// Want limits what Take hands out.
+type Want struct {
+	// MaxEvents and MaxBytes bound a batch; a single event may exceed MaxBytes.
+	MaxEvents int
+	MaxBytes  int
+	// Lease is how long the deliveries are the taker's alone.
+	Lease time.Duration
+}
+
+// Lease is the right to settle a delivery. Opaque.
+type Lease struct {
+	Sink  string
+	Seq   uint64
+	Index uint32
+	Token uint64
+}
+
+// Leased is a delivery that was handed out.
+type Leased struct {
+	Lease Lease
+	Event *event.Event
+	// Pipeline routed the event to the sink.
+	Pipeline string
+	// Attempts is how many attempts ended before this one.
+	Attempts int
+	// Since is when the delivery became pending: when its event was accepted,
+	// or when it was redriven.
+	Since time.Time
+}
+
+// Settlement ends a lease. Exactly one of Delivered, Retry and Dead is set.
+type Settlement struct {
+	Lease Lease
+	// Delivered: done.
+	Delivered bool
+	// Retry: to be handed out again.
+	Retry *Retry
+	// Dead: to become a dead letter.
+	Dead *event.Death
+	// Attempts is how many attempts ended, this one included. A lease given
+	// back without an attempt keeps the number it had.
+	Attempts int
+}
+
+// Retry says when a delivery is due again.
+type Retry struct {
+	At time.Time
+	// Error is why the attempt failed, at most event.MaxErrorLen bytes.
+	Error string
+}
+
+// DeadLetter is a delivery that is not tried again by itself.
+type DeadLetter struct {
+	ID             string // the delivery's
+	EventID        ulid.ULID
+	Event          *event.Event
+	Pipeline, Sink string
+	event.Death
+	Attempts int
+	// Accepted is when the event was accepted, Died when the delivery became a
+	// dead letter.
+	Accepted, Died time.Time
+}
+
+// Stats is what a queue holds.
+type Stats struct {
+	// Bytes that the queue counts against LimitBytes: events that have a
+	// delivery or a dead letter left, with their keys.
+	Bytes, LimitBytes int64
+	// Sinks by name: those configured at Open and those that something is kept
+	// for.
+	Sinks map[string]SinkStats
+}
+
+// SinkStats is what a queue holds for one sink.
+type SinkStats struct {
+	// Pending are due and wait to be taken, InFlight are leased, Delayed are to
+	// be tried again later.
+	Pending, InFlight, Delayed int64
+	// Dead letters.
+	Dead int64
+	// OldestPending is when the oldest delivery that is not settled became
+	// pending, leased and delayed ones included. Zero: there is none.
+	OldestPending time.Time
+}
