@@ -1,0 +1,123 @@
+# callbackd. `make` lists what there is to do; nothing but Go and make is needed
+# for build, run, demo and test.
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+SINKS    := file slack webhook
+
+# The race detector needs a C compiler.
+CC_FOUND := $(shell command -v $${CC:-gcc} 2>/dev/null)
+RACE     := $(if $(CC_FOUND),-race,)
+
+# Tools, each pinned, built into .tools/ on first use. promtool comes out of
+# Debian's prometheus package: it cannot be built from the module proxy alone.
+TOOLS             := $(CURDIR)/.tools
+BUF_VERSION       := v1.75.0
+GOLANGCI_VERSION  := v2.15.0
+GOFUMPT_VERSION   := v0.12.0
+BENCHSTAT_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
+PROTOC_GEN_GO_VERSION      := v1.36.12
+PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
+PROMETHEUS_DEB    := prometheus/bookworm
+BUF       := $(TOOLS)/buf-$(BUF_VERSION)/buf
+GOLANGCI  := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
+GOFUMPT   := $(TOOLS)/gofumpt-$(GOFUMPT_VERSION)/gofumpt
+BENCHSTAT := $(TOOLS)/benchstat-$(BENCHSTAT_VERSION)/benchstat
+PROTOC_GEN_GO      := $(TOOLS)/protoc-gen-go-$(PROTOC_GEN_GO_VERSION)/protoc-gen-go
+PROTOC_GEN_GO_GRPC := $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION)/protoc-gen-go-grpc
+PROMTOOL  := $(TOOLS)/prometheus/usr/bin/promtool
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the daemon and the sinks into bin/
+	@mkdir -p bin
+	go build -trimpath -ldflags '-X main.version=$(VERSION) -X main.revision=$(REVISION)' -o bin/callbackd ./cmd/callbackd
+	@for s in $(SINKS); do \
+	  go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/callbackd-sink-$$s ./sinks/$$s; \
+	done
+
+.PHONY: run
+run: build ## build, then run the daemon on config.hcl
+	@exec bin/callbackd run --config config.hcl
+
+.PHONY: demo
+demo: build ## send every sample through the daemon and show what each sink received
+	@go run ./demo -bin bin
+
+.PHONY: test
+test: ## run the tests, with the race detector where a C compiler is found
+ifeq ($(RACE),)
+	@echo "no C compiler was found: running WITHOUT the race detector (install gcc to have it)"
+endif
+	go test $(RACE) -shuffle=on -timeout 8m ./...
+
+.PHONY: lint
+lint: $(GOLANGCI) $(GOFUMPT) $(BUF) ## check style, formatting and the protocol definition
+	$(GOLANGCI) run ./...
+	@out=$$($(GOFUMPT) -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); if [ -n "$$out" ]; then echo "not formatted, run make fmt:"; echo "$$out"; exit 1; fi
+	$(BUF) lint
+
+.PHONY: fmt
+fmt: $(GOFUMPT) ## format the code
+	$(GOFUMPT) -w $$(git ls-files '*.go' | grep -v '\.pb\.go$$')
+
+.PHONY: generate
+generate: $(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## make the generated files anew
+	PATH=$(dir $(PROTOC_GEN_GO)):$(dir $(PROTOC_GEN_GO_GRPC)):$$PATH $(BUF) generate
+
+.PHONY: generated-is-current
+generated-is-current: generate
+	@git diff --exit-code -- '*.pb.go' || { echo "generated files were out of date: commit what make generate wrote"; exit 1; }
+
+.PHONY: tidy-is-current
+tidy-is-current:
+	go mod tidy -diff
+
+.PHONY: bench
+bench: build ## measure accept→file, accept→webhook and Deliver beside a bare handler
+	go run ./bench -bin bin
+
+FUZZTIME ?= 10s
+.PHONY: fuzz
+fuzz: ## run every fuzz test for FUZZTIME (default 10s) each
+	@grep -rl --include='*_test.go' '^func Fuzz' . | while read -r f; do \
+	  grep -o '^func Fuzz[A-Za-z0-9_]*' "$$f" | sed 's/func //' | while read -r t; do \
+	    echo "== $$t ($$(dirname "$$f"))"; go test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$f")" </dev/null; \
+	  done; done
+
+.PHONY: check
+check: generated-is-current tidy-is-current lint build ## what CI runs
+	go vet ./...
+	CALLBACKD_PROMTOOL=$(PROMTOOL) $(MAKE) --no-print-directory $(PROMTOOL) test
+
+.PHONY: tools
+tools: $(BUF) $(GOLANGCI) $(GOFUMPT) $(BENCHSTAT) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROMTOOL) ## install the pinned tools into .tools/
+
+.PHONY: clean
+clean: ## remove what build made
+	rm -rf bin
+
+# install PACKAGE@VERSION into the target's folder
+install = GOBIN=$(@D) GOFLAGS= go install $(1)
+$(BUF):
+	$(call install,github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION))
+$(GOLANGCI):
+	$(call install,github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION))
+$(GOFUMPT):
+	$(call install,mvdan.cc/gofumpt@$(GOFUMPT_VERSION))
+$(BENCHSTAT):
+	$(call install,golang.org/x/perf/cmd/benchstat@$(BENCHSTAT_VERSION))
+$(PROTOC_GEN_GO):
+	$(call install,google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VERSION))
+$(PROTOC_GEN_GO_GRPC):
+	$(call install,google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GEN_GO_GRPC_VERSION))
+$(PROMTOOL):
+	@mkdir -p $(TOOLS)/prometheus
+	cd $(TOOLS)/prometheus && (apt-get download $(PROMETHEUS_DEB) || { apt-get update -qq && apt-get download $(PROMETHEUS_DEB); }) && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
