@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -77,6 +78,14 @@ type Death struct {
 
 // MaxErrorLen is how many bytes of an error's text are kept with a delivery.
 const MaxErrorLen = 4 << 10
+
+// CutError cuts the text of an error to MaxErrorLen bytes of valid UTF-8.
+func CutError(text string) string {
+	if len(text) > MaxErrorLen {
+		text = text[:MaxErrorLen]
+	}
+	return strings.ToValidUTF8(text, "?") // never longer than what it replaces
+}
 
 // Reason is why a delivery became a dead letter. The set is closed.
 type Reason string
