@@ -1,0 +1,163 @@
+package admin_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/callbackd/callbackd/core/admin"
+	"github.com/callbackd/callbackd/core/queue"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// serve runs a server for the length of the test and returns its base URL.
+func serve(t *testing.T, address string, notReady func() []string) string {
+	t.Helper()
+	server, err := admin.New(admin.Settings{
+		Address: address, NotReady: notReady, Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx, ln) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return "http://" + ln.Addr().String()
+}
+
+func do(t *testing.T, method, url string, header map[string]string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range header {
+		if k == "Host" {
+			req.Host = v
+		}
+		req.Header.Set(k, v)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func TestHealthAndReadiness(t *testing.T) {
+	var not []string
+	url := serve(t, "127.0.0.1:0", func() []string { return not })
+	for _, path := range []string{"/-/healthy", "/-/ready", "/metrics", "/"} {
+		if code, body := do(t, "GET", url+path, nil); code != http.StatusOK {
+			t.Errorf("GET %s: %d %s", path, code, body)
+		}
+	}
+	not = []string{`sink "ops" has not been configured yet: it exited`}
+	if code, body := do(t, "GET", url+"/-/ready", nil); code != http.StatusServiceUnavailable || !strings.Contains(body, not[0]) {
+		t.Errorf("GET /-/ready while not ready: %d %s", code, body)
+	}
+	if code, _ := do(t, "GET", url+"/-/healthy", nil); code != http.StatusOK {
+		t.Error("not ready is not unhealthy")
+	}
+	if code, _ := do(t, "POST", url+"/metrics", nil); code != http.StatusMethodNotAllowed {
+		t.Errorf("POST /metrics: %d", code)
+	}
+	if code, _ := do(t, "GET", url+"/nothing", nil); code != http.StatusNotFound {
+		t.Errorf("GET /nothing: %d", code)
+	}
+}
+
+func TestForeignPagesAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		name, address, method string
+		header                map[string]string
+		want                  int
+	}{
+		{"localhost", "127.0.0.1:1", "GET", map[string]string{"Host": "localhost:8081"}, 200},
+		{"IPv6", "127.0.0.1:1", "GET", map[string]string{"Host": "[::1]:8081"}, 200},
+		{"a name made to point here", "127.0.0.1:1", "GET", map[string]string{"Host": "evil.example"}, 421},
+		{"the same on localhost", "localhost:1", "GET", map[string]string{"Host": "evil.example:8081"}, 421},
+		{"a name of one's own", "0.0.0.0:8081", "GET", map[string]string{"Host": "hooks.example.com"}, 200},
+		{"a form on somebody's page", "0.0.0.0:8081", "POST", map[string]string{"Host": "hooks.example.com", "Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, 403},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			url := serve(t, c.address, func() []string { return nil })
+			if code, body := do(t, c.method, url+"/-/healthy", c.header); code != c.want {
+				t.Errorf("got %d %s, want %d", code, body, c.want)
+			}
+		})
+	}
+}
+
+func TestCollectors(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(
+		admin.NewQueueCollector(func() queue.Stats {
+			return queue.Stats{Bytes: 5, LimitBytes: 10, Sinks: map[string]queue.SinkStats{
+				"audit": {Pending: 1, InFlight: 2, Delayed: 3, Dead: 4, OldestPending: time.Now().Add(-time.Minute)},
+				"idle":  {},
+			}}
+		}),
+		admin.NewSinkCollector(func() []admin.SinkState { return []admin.SinkState{{Name: "audit", Up: true, Restarts: 2}, {Name: "idle"}} }),
+	)
+	want := `
+# HELP callbackd_queue_deliveries Deliveries that are not settled, by state.
+# TYPE callbackd_queue_deliveries gauge
+callbackd_queue_deliveries{sink="audit",state="pending"} 1
+callbackd_queue_deliveries{sink="audit",state="in_flight"} 2
+callbackd_queue_deliveries{sink="audit",state="delayed"} 3
+callbackd_queue_deliveries{sink="idle",state="pending"} 0
+callbackd_queue_deliveries{sink="idle",state="in_flight"} 0
+callbackd_queue_deliveries{sink="idle",state="delayed"} 0
+# HELP callbackd_sink_up Whether the sink's process runs and is configured.
+# TYPE callbackd_sink_up gauge
+callbackd_sink_up{sink="audit"} 1
+callbackd_sink_up{sink="idle"} 0
+# HELP callbackd_sink_restarts_total Restarts of the sink's process.
+# TYPE callbackd_sink_restarts_total counter
+callbackd_sink_restarts_total{sink="audit"} 2
+callbackd_sink_restarts_total{sink="idle"} 0
+`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "callbackd_queue_deliveries", "callbackd_sink_up", "callbackd_sink_restarts_total"); err != nil {
+		t.Error(err)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "callbackd_queue_oldest_pending_seconds" && (f.Metric[0].GetGauge().GetValue() < 60 || f.Metric[1].GetGauge().GetValue() != 0) {
+			t.Errorf("oldest pending: %v", f)
+		}
+	}
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	if err != nil || len(problems) > 0 {
+		t.Errorf("promlint: %v %v", problems, err)
+	}
+}
