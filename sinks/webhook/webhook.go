@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/callbackd/callbackd/plugins/sink"
+)
+
+// webhook is an open sink.
+type webhook struct {
+	requests    *requests
+	client      *client
+	finalStatus []int
+	now         func() time.Time
+}
+
+var (
+	_ sink.Sink    = (*webhook)(nil)
+	_ sink.Checker = (*webhook)(nil)
+	_ sink.Closer  = (*webhook)(nil)
+)
+
+// open makes the sink. It connects to nothing.
+func open(_ context.Context, c Config) (sink.Sink, error) { return newWebhook(c, time.Now) }
+
+func newWebhook(c Config, now func() time.Time) (*webhook, error) {
+	s, err := c.resolve()
+	if err != nil {
+		return nil, err
+	}
+	requests, err := newRequests(c, s)
+	if err != nil {
+		return nil, err
+	}
+	client, err := newClient(s.files, s.proxy, c.AllowLinkLocal, now)
+	if err != nil {
+		return nil, err
+	}
+	return &webhook{requests: requests, client: client, finalStatus: c.FinalStatus, now: now}, nil
+}
+
+// Deliver sends one event, once, and tells what the answer means.
+func (w *webhook) Deliver(ctx context.Context, ev sink.Event) error {
+	req, err := w.requests.build(ctx, &ev, w.now())
+	if err != nil {
+		return sink.Permanent(err)
+	}
+	res, err := w.client.roundTrip(req)
+	if err != nil {
+		return describeFailure(ctx, err)
+	}
+	outcome, wait := judge(res.StatusCode, res.Header.Get("Retry-After"), w.finalStatus, w.now())
+	drain(res)
+	if outcome == sink.OutcomeDelivered {
+		return nil
+	}
+	failure := errors.New(statusText(res.StatusCode))
+	switch outcome {
+	case sink.OutcomeRejected:
+		return sink.Permanent(failure)
+	case sink.OutcomeThrottled:
+		return sink.Throttled(failure, wait)
+	default:
+		return sink.RetryAfter(failure, wait)
+	}
+}
+
+// Check tells whether the TLS files can be used. It sends nothing: a receiver
+// may take any request for an event. Whether the receiver works shows in the
+// outcomes of the attempts.
+func (w *webhook) Check(context.Context) error { return w.client.check() }
+
+// Close closes the connections.
+func (w *webhook) Close(context.Context) error {
+	w.client.close()
+	return nil
+}
