@@ -1,0 +1,295 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/callbackd/callbackd/core/event"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Server receives callbacks. Which sources it has, and where their events go, can
+// be exchanged while it runs: see Use.
+type Server struct {
+	settings ServerSettings
+	proxies  networks
+	appender Appender
+	metrics  *Metrics
+	logger   *slog.Logger
+	certs    *certificates // nil: plain text
+
+	using    atomic.Pointer[table]
+	unknown  *sourceMetrics
+	json     []string // the Content-Type of all answers; never changed
+	inFlight atomic.Int64
+	outage   outage
+}
+
+// table is what a reload exchanges. It does not change.
+type table struct {
+	entries map[string]*entry // by path
+	router  Router
+	matches map[string]prometheus.Counter // by pipeline
+}
+
+// entry is a source with what its answers need.
+type entry struct {
+	source  *Source
+	success int // the HTTP status
+	metrics *sourceMetrics
+}
+
+// NewServer returns a server without sources: it answers 404 to everything until
+// Use was called.
+func NewServer(settings ServerSettings, appender Appender, metrics *Metrics, logger *slog.Logger) (*Server, error) {
+	for _, limit := range []struct {
+		name  string
+		value int64
+	}{
+		{"max_connections", int64(settings.MaxConnections)},
+		{"read_header_timeout", int64(settings.ReadHeaderTimeout)},
+		{"read_timeout", int64(settings.ReadTimeout)},
+		{"write_timeout", int64(settings.WriteTimeout)},
+		{"idle_timeout", int64(settings.IdleTimeout)},
+		{"max_header_bytes", int64(settings.MaxHeaderBytes)},
+		{"grace", int64(settings.Grace)},
+	} {
+		if limit.value <= 0 {
+			return nil, fmt.Errorf("listen: %s is not above zero", limit.name)
+		}
+	}
+	s := &Server{
+		settings: settings,
+		proxies:  settings.TrustedProxies,
+		appender: appender,
+		metrics:  metrics,
+		logger:   logger,
+		unknown:  metrics.requests(unknownSource, []int{http.StatusNotFound}),
+		json:     []string{"application/json"},
+	}
+	s.using.Store(&table{})
+	if settings.TLS != nil {
+		var err error
+		if s.certs, err = newCertificates(*settings.TLS, logger); err != nil {
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// Use exchanges the sources and the router, as a whole or, on an error, not at
+// all. A callback sees either the old ones or the new ones. pipelines are the names
+// that router knows. Use is called by one goroutine at a time.
+func (s *Server) Use(sources []*Source, router Router, pipelines []string) error {
+	next := &table{
+		entries: make(map[string]*entry),
+		router:  router,
+		matches: make(map[string]prometheus.Counter),
+	}
+	names := make(map[string]bool)
+	for _, src := range sources {
+		if names[src.Name()] {
+			return fmt.Errorf("two sources have the name %q", src.Name())
+		}
+		names[src.Name()] = true
+		if other := next.entries[src.Path()]; other != nil {
+			return fmt.Errorf("sources %q and %q have the same path %q", other.source.Name(), src.Name(), src.Path())
+		}
+		next.entries[src.Path()] = &entry{source: src}
+	}
+	for _, e := range next.entries { // nothing can fail any more
+		codes := e.source.protocol.codes()
+		e.success = codes[0]
+		e.metrics = s.metrics.source(e.source.Name(), codes)
+	}
+	for _, name := range pipelines {
+		next.matches[name] = s.metrics.matches.WithLabelValues(name)
+	}
+	old := s.using.Swap(next)
+	for _, e := range old.entries {
+		if !names[e.source.Name()] {
+			s.metrics.forgetSource(e.source.Name())
+		}
+	}
+	for name := range old.matches {
+		if next.matches[name] == nil {
+			s.metrics.matches.DeleteLabelValues(name)
+		}
+	}
+	return nil
+}
+
+// ServeHTTP answers a request. It does so with success only after the event was
+// kept, or was found to go nowhere.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	using := s.using.Load()
+	e := using.entries[r.URL.Path]
+	if e == nil {
+		s.write(w, http.StatusNotFound, errorJSON("no source has this path"))
+		s.unknown.answered(http.StatusNotFound, time.Since(start))
+		return
+	}
+	code := http.StatusInternalServerError
+	defer func() {
+		if p := recover(); p != nil {
+			s.recovered(p, e.source)
+			code = http.StatusInternalServerError
+			s.write(w, code, e.source.protocol.refused("the callback could not be handled: this is a fault of the receiver"))
+		}
+		e.metrics.answered(code, time.Since(start))
+	}()
+	ev, routes, refusal := s.handle(using, e, r)
+	if refusal == nil {
+		code = e.success
+		s.write(w, code, e.source.protocol.accepted(ev))
+	} else {
+		code = refusal.Code
+		s.refuse(w, e, refusal)
+	}
+	s.trace(r.Context(), e.source, ev, routes, code, start)
+}
+
+// handle is the way from a request to a kept event.
+func (s *Server) handle(using *table, e *entry, r *http.Request) (*event.Event, []event.Route, *Refusal) {
+	if n := s.inFlight.Add(1); n > int64(s.settings.MaxConnections) {
+		// Only HTTP/2 gets here: it has many requests on a connection.
+		s.inFlight.Add(-1)
+		return nil, nil, s.busy("too many callbacks come in at the same time: try again later")
+	}
+	defer s.inFlight.Add(-1)
+
+	if methods := e.source.protocol.methods(); !slices.Contains(methods, r.Method) {
+		return nil, nil, refuse(http.StatusMethodNotAllowed, "callbacks come by "+strings.Join(methods, " or ")+" only")
+	}
+	ev, refusal := e.source.Accept(r, s.proxies.sender(r))
+	if refusal != nil {
+		return nil, nil, refusal
+	}
+	routes := using.router.Route(event.NewView(ev))
+	if len(routes) > 0 {
+		// A sender that hangs up must not cancel what may have begun.
+		if err := s.appender.Append(context.WithoutCancel(r.Context()), ev, routes); err != nil {
+			s.outage.failed(s.logger, err)
+			return nil, nil, s.busy("the callback cannot be kept now: try again later")
+		}
+		s.outage.over(s.logger)
+		using.count(routes)
+	} else {
+		e.metrics.unrouted.Inc()
+	}
+	e.metrics.accepted.Inc()
+	return ev, routes, nil
+}
+
+// count counts the pipelines that matched. The routes of one are next to each
+// other; those of a match that failed are dead from the start.
+func (t *table) count(routes []event.Route) {
+	for i := range routes {
+		if i > 0 && routes[i].Pipeline == routes[i-1].Pipeline {
+			continue
+		}
+		if dead := routes[i].Dead; dead != nil && dead.Reason == event.ReasonRoute {
+			continue
+		}
+		if c := t.matches[routes[i].Pipeline]; c != nil {
+			c.Inc()
+		}
+	}
+}
+
+// retryAfter is what senders are told where the end of a trouble is not known.
+const retryAfter = 5 * time.Second
+
+func (s *Server) busy(reason string) *Refusal {
+	return &Refusal{Code: http.StatusServiceUnavailable, Reason: reason, RetryAfter: retryAfter}
+}
+
+// refuse answers a refusal in the shape of the source.
+func (s *Server) refuse(w http.ResponseWriter, e *entry, refusal *Refusal) {
+	h := w.Header()
+	if refusal.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(refusal.RetryAfter.Seconds()))))
+	}
+	switch refusal.Code {
+	case http.StatusMethodNotAllowed:
+		h.Set("Allow", strings.Join(e.source.protocol.methods(), ", "))
+	case http.StatusRequestTimeout:
+		h.Set("Connection", "close") // the rest of the body may still come
+	}
+	s.write(w, refusal.Code, e.source.protocol.refused(refusal.Reason))
+}
+
+func (s *Server) write(w http.ResponseWriter, code int, body []byte) {
+	w.Header()["Content-Type"] = s.json
+	w.WriteHeader(code)
+	_, _ = w.Write(body) // the sender may be gone; what was kept stays kept
+}
+
+// recovered logs a panic. The text of one that is not of the runtime may quote the
+// callback, so only its type is told.
+func (s *Server) recovered(p any, src *Source) {
+	text := fmt.Sprintf("%T", p)
+	if err, ok := p.(runtime.Error); ok {
+		text = err.Error()
+	}
+	s.logger.Error("a callback could not be handled: panic", "source", src.Name(), "panic", text, "stack", string(debug.Stack()))
+}
+
+// trace writes the debug line of a callback.
+func (s *Server) trace(ctx context.Context, src *Source, ev *event.Event, routes []event.Route, code int, start time.Time) {
+	if !s.logger.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("source", src.Name()),
+		slog.Int("code", code),
+		slog.Duration("took", time.Since(start)),
+	}
+	if ev != nil {
+		attrs = append(attrs,
+			slog.String("event", ev.ID.String()),
+			slog.String("type", ev.Type),
+			slog.String("remote_addr", ev.RemoteAddr),
+			slog.Int("body_bytes", len(ev.Body)),
+			slog.Int("deliveries", len(routes)),
+		)
+	}
+	s.logger.LogAttrs(ctx, slog.LevelDebug, "callback answered", attrs...)
+}
+
+// outage remembers whether events can be kept, so that a change is logged once and
+// not with every callback.
+type outage struct {
+	lasting atomic.Bool
+	latest  atomic.Int64 // the latest failure, in Unix nanoseconds
+}
+
+// outageQuiet is how long nothing may fail until an outage is over.
+const outageQuiet = 10 * time.Second
+
+func (o *outage) failed(logger *slog.Logger, err error) {
+	o.latest.Store(time.Now().UnixNano())
+	if o.lasting.CompareAndSwap(false, true) {
+		logger.Warn("callbacks are refused with 503: events cannot be kept", "error", err)
+	}
+}
+
+func (o *outage) over(logger *slog.Logger) {
+	if !o.lasting.Load() || time.Since(time.Unix(0, o.latest.Load())) < outageQuiet {
+		return
+	}
+	if o.lasting.CompareAndSwap(true, false) {
+		logger.Warn("callbacks are accepted again: events can be kept")
+	}
+}
