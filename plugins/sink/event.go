@@ -1,10 +1,6 @@
 package sink
 
-import (
-	"time"
-
-	"github.com/callbackd/callbackd/plugins/internal/sinkpb"
-)
+import "time"
 
 // Event is one event to deliver. It, its body and its headers must not be
 // changed; they stay as they are when Deliver has returned.
@@ -22,5 +18,7 @@ type Event struct {
 	Attempt     int               // 1 for the first
 	Headers     map[string]string // set by the pipeline's transform, for sinks that send headers
 
-	perEvent map[string]*sinkpb.Value
+	// perEvent holds the values of the per-event settings by the number of their
+	// slot; nil is null.
+	perEvent []any
 }

@@ -13,13 +13,3 @@ func Serve[C any](info Info, open func(ctx context.Context, cfg C) (Sink, error)
 }
 
 func serve(Info, func(context.Context, any) (Sink, error), any) {}
-
-// Decode decodes settings into a config struct as the daemon and Serve would, for
-// the tests of a sink: unknown and missing settings, defaults and Validate
-// included. Values are those of HCL: string, bool, any number, []any,
-// map[string]any; durations, sizes are text ("30s", "10MiB") or typed. Settings
-// of a PerEvent type are taken as fixed.
-func Decode[C any](settings map[string]any) (C, error) {
-	var cfg C
-	return cfg, nil
-}
