@@ -22,6 +22,10 @@ const (
 // plugin closes down.
 const ParentFDEnv = "CALLBACKD_SINK_PARENT_FD"
 
+// LogLevelEnv names the environment variable that holds the lowest level the
+// plugin should log: debug, info, warn or error. Without it: info.
+const LogLevelEnv = "CALLBACKD_SINK_LOG_LEVEL"
+
 // MaxMessageBytes is the largest message that either end accepts.
 const MaxMessageBytes = 64 << 20
 

@@ -1,0 +1,3 @@
+package sink
+
+func runAsPlugin() bool { return false }
