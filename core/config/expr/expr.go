@@ -103,6 +103,8 @@ type Setting struct {
 	// Literal text of the configuration, and what raw() is around, stay as they
 	// are.
 	Escape []schema.Replacement
+	// OneOf, when not empty, lists the texts that are allowed.
+	OneOf []string
 	// Duration, Size and Path read text of a KindDuration (from "30s"), a KindSize
 	// (from "10MiB") and a KindPath (made absolute). Nil: the kind cannot be per
 	// event.
@@ -138,6 +140,9 @@ func (p *Program) Range() hcl.Range { return p.rng }
 // Match evaluates a predicate. Null is false; a value that is neither true nor
 // false is an error that names its type. It is a pipeline.Match.
 func (p *Program) Match(v *event.View) (bool, error) {
+	if p.root.test != nil && !p.root.frame {
+		return p.root.test(v, nil)
+	}
 	x, err := p.eval(v)
 	switch {
 	case err != nil:
@@ -147,7 +152,7 @@ func (p *Program) Match(v *event.View) (bool, error) {
 	case x.kind == kindNull:
 		return false, nil
 	}
-	return false, errorAt(p.rng, "a match is true or false, but this is %s", x.typeName())
+	return false, errorAt(p.rng, "a match is true or false, but this one is %s", x.typeName())
 }
 
 // Text evaluates to text: numbers and bools are converted as in a template, null
