@@ -1,0 +1,76 @@
+package deliver
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/callbackd/callbackd/core/event"
+	"github.com/callbackd/callbackd/core/queue"
+)
+
+// MaxRetryAfter is the longest that a sink's word on when to come back is taken
+// for; a receiver that asks for more is asked again after this long.
+const MaxRetryAfter = time.Hour
+
+// Retry says when a delivery is tried again and when it is given up.
+type Retry struct {
+	// MinBackoff is the least wait before the second attempt; the most doubles
+	// with each attempt, up to MaxBackoff.
+	MinBackoff, MaxBackoff time.Duration
+	// MaxAttempts ends a delivery after that many attempts. 0: no bound.
+	MaxAttempts int
+	// MaxAge ends a delivery that has been pending for longer. 0: no bound.
+	MaxAge time.Duration
+}
+
+// backoff returns the wait before the next attempt: drawn evenly between
+// MinBackoff and a bound that doubles with each attempt, so that deliveries that
+// failed together do not come back together. random is in [0, 1).
+func (r Retry) backoff(attempts int, random float64) time.Duration {
+	bound := r.MaxBackoff
+	if shift := min(max(attempts, 1), 40); r.MinBackoff < r.MaxBackoff>>shift {
+		bound = r.MinBackoff << shift
+	}
+	return r.MinBackoff + time.Duration(random*float64(max(bound-r.MinBackoff, 0)))
+}
+
+// attempted is one attempt that has ended.
+type attempted struct {
+	leased  *queue.Leased
+	outcome event.Outcome
+	// reason is set where the attempt itself says that the delivery is dead.
+	reason     event.Reason
+	message    string
+	retryAfter time.Duration
+	// uncounted: what ended the attempt says nothing about the delivery (the
+	// plugin died, the daemon stops), so it does not count against max_attempts.
+	uncounted bool
+}
+
+// settle turns an ended attempt into done, retry or dead letter.
+func (r Retry) settle(a attempted, now time.Time, random float64) queue.Settlement {
+	s := queue.Settlement{Lease: a.leased.Lease, Attempts: a.leased.Attempts + 1}
+	if a.uncounted {
+		s.Attempts--
+	}
+	if a.outcome == event.OutcomeDelivered {
+		s.Delivered = true
+		return s
+	}
+	if a.outcome == event.OutcomeRejected {
+		s.Dead = &event.Death{Reason: a.reason, Error: event.CutError(a.message)}
+		return s
+	}
+	wait := max(r.backoff(s.Attempts, random), min(a.retryAfter, MaxRetryAfter))
+	switch {
+	case r.MaxAttempts > 0 && s.Attempts >= r.MaxAttempts:
+		s.Dead = &event.Death{Reason: event.ReasonExhausted, Error: event.CutError(a.message)}
+	case r.MaxAge > 0 && now.Add(wait).Sub(a.leased.Since) > r.MaxAge:
+		s.Dead = &event.Death{Reason: event.ReasonExpired, Error: event.CutError(a.message)}
+	default:
+		s.Retry = &queue.Retry{At: now.Add(wait), Error: event.CutError(a.message)}
+	}
+	return s
+}
+
+func random() float64 { return rand.Float64() }

@@ -1,0 +1,252 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/callbackd/callbackd/core/event"
+	"github.com/callbackd/callbackd/core/queue"
+	"github.com/callbackd/callbackd/plugins/host"
+)
+
+// leaseTime is how long a taken delivery is this worker's alone. Leases of what
+// is in flight are extended well before, so it only bounds how long a worker
+// that died keeps deliveries from others.
+const leaseTime = time.Minute
+
+// Worker delivers to one sink.
+type Worker struct {
+	settings Settings
+	queue    Queue
+	sink     Sink
+	render   Render
+	metrics  *SinkMetrics
+	health   *health
+	logger   *slog.Logger
+
+	window  *window
+	settler *settler
+	pause   pause
+}
+
+// NewWorker returns a worker; Run makes it work.
+func NewWorker(s Settings, q Queue, sink Sink, render Render, metrics *SinkMetrics, logger *slog.Logger) *Worker {
+	logger = logger.With("sink", s.Sink)
+	w := newWindow(s.MaxInFlight, s.MaxCalls)
+	return &Worker{
+		settings: s, queue: q, sink: sink, render: render, metrics: metrics, logger: logger,
+		health:  &health{logger: logger},
+		window:  w,
+		settler: newSettler(q, w, logger),
+	}
+}
+
+// Run delivers until ctx ends, then waits for what is in flight, at most the
+// grace period; what is not finished then is delivered after the next start. The
+// error is nil, or says why the queue takes or gives nothing any more.
+func (w *Worker) Run(ctx context.Context) error {
+	// What is in flight when ctx ends may finish, so it has a context of its own.
+	flight, land := context.WithCancel(context.WithoutCancel(ctx))
+	defer land()
+	settled := make(chan error, 1)
+	go func() { settled <- w.settler.run(flight) }()
+
+	var attempts sync.WaitGroup
+	err := w.take(ctx, flight, &attempts)
+	grace := time.AfterFunc(w.settings.Grace, land)
+	defer grace.Stop()
+	attempts.Wait()
+	w.settler.finish()
+	if settleErr := <-settled; err == nil {
+		err = settleErr
+	}
+	return err
+}
+
+// take hands what is due to attempts until ctx ends. It takes nothing while the
+// sink is down: no attempt is spent on a sink that cannot answer.
+func (w *Worker) take(ctx, flight context.Context, attempts *sync.WaitGroup) error {
+	for {
+		if err := w.sink.WaitReady(ctx); err != nil {
+			return unlessDone(ctx, fmt.Errorf("wait for sink %q: %w", w.settings.Sink, err))
+		}
+		if w.pause.wait(ctx) != nil {
+			return nil
+		}
+		room, err := w.window.room(ctx)
+		if err != nil {
+			return nil // ctx has ended
+		}
+		batch, err := w.takeBatch(ctx, min(room, w.settings.MaxBatchEvents))
+		if err != nil {
+			return unlessDone(ctx, fmt.Errorf("take for sink %q: %w", w.settings.Sink, err))
+		}
+		w.window.begin(len(batch))
+		w.settler.hold(batch)
+		// The sink may have asked for a pause while there was nothing to take.
+		if w.pause.wait(ctx) != nil {
+			for i := range batch {
+				w.settler.giveBack(&batch[i])
+			}
+			return nil
+		}
+		attempts.Go(func() {
+			defer w.window.endCall()
+			w.attempt(flight, batch)
+		})
+	}
+}
+
+// takeBatch takes what is due, up to the limits. It waits for more only where
+// the sink asked for that.
+func (w *Worker) takeBatch(ctx context.Context, maxEvents int) ([]queue.Leased, error) {
+	want := queue.Want{MaxEvents: maxEvents, MaxBytes: w.settings.MaxBatchBytes, Lease: leaseTime}
+	batch, err := w.queue.Take(ctx, w.settings.Sink, want)
+	if err != nil || w.settings.Linger <= 0 {
+		return batch, err
+	}
+	lingering, cancel := context.WithTimeout(ctx, w.settings.Linger)
+	defer cancel()
+	for want.MaxEvents = maxEvents - len(batch); want.MaxEvents > 0; want.MaxEvents = maxEvents - len(batch) {
+		if want.MaxBytes = w.settings.MaxBatchBytes - bodyBytes(batch); want.MaxBytes <= 0 {
+			break
+		}
+		more, err := w.queue.Take(lingering, w.settings.Sink, want)
+		if err != nil {
+			break // an error of the queue's comes again with the next batch
+		}
+		batch = append(batch, more...)
+	}
+	return batch, nil
+}
+
+func bodyBytes(batch []queue.Leased) (n int) {
+	for i := range batch {
+		n += len(batch[i].Event.Body)
+	}
+	return n
+}
+
+// attempt makes one attempt at each delivery of a batch and settles all of them.
+func (w *Worker) attempt(ctx context.Context, leased []queue.Leased) {
+	batch := host.Batch{Timeout: w.settings.Timeout, Deliveries: make([]host.Delivery, 0, len(leased))}
+	sent := make([]*queue.Leased, 0, len(leased)) // by index in batch.Deliveries
+	for i := range leased {
+		l := &leased[i]
+		rendered, err := w.render(event.NewView(l.Event), l.Pipeline)
+		if err != nil {
+			w.settle(attempted{
+				leased: l, outcome: event.OutcomeRejected, reason: event.ReasonRender, message: err.Error(), uncounted: true,
+			})
+			continue
+		}
+		batch.Deliveries = append(batch.Deliveries, host.Delivery{
+			ID: event.DeliveryID(l.Event.ID, l.Pipeline, w.settings.Sink), Attempt: l.Attempts + 1, Pipeline: l.Pipeline,
+			Event: host.Event{
+				ID: l.Event.ID.String(), Source: l.Event.Source, Type: l.Event.Type, Subject: l.Event.Subject,
+				Time: l.Event.Time, Accepted: l.Event.Accepted, ContentType: rendered.ContentType, Body: rendered.Body,
+			},
+			Headers: rendered.Headers, PerEvent: rendered.PerEvent,
+		})
+		sent = append(sent, l)
+	}
+	if w.send(ctx, batch, sent) {
+		w.health.delivered()
+	}
+}
+
+// send passes a batch to the sink and settles each delivery of it; leased has
+// them by their index. It tells whether all were delivered.
+func (w *Worker) send(ctx context.Context, batch host.Batch, leased []*queue.Leased) (ok bool) {
+	if len(leased) == 0 {
+		return false
+	}
+	began, ok := time.Now(), true
+	err := w.sink.Deliver(ctx, batch, func(r host.Result) {
+		a := attempted{
+			leased: leased[r.Index], outcome: event.Outcome(r.Outcome), reason: event.ReasonRejected,
+			message: r.Message, retryAfter: r.RetryAfter,
+		}
+		leased[r.Index] = nil
+		ok = ok && a.outcome == event.OutcomeDelivered
+		w.metrics.attempt(a.outcome, time.Since(began))
+		w.ended(a)
+	})
+	if half := len(leased) / 2; errors.Is(err, host.ErrTooLarge) && half > 0 {
+		// What is rendered can be many times what was received.
+		first, second := batch, batch
+		first.Deliveries, second.Deliveries = batch.Deliveries[:half], batch.Deliveries[half:]
+		firstOK := w.send(ctx, first, leased[:half])
+		return w.send(ctx, second, leased[half:]) && firstOK
+	}
+	for _, l := range leased {
+		if l == nil {
+			continue
+		}
+		ok = false
+		if ctx.Err() != nil {
+			w.settler.giveBack(l) // the daemon stops: after its start it is due at once
+			continue
+		}
+		a := withoutResult(l, err)
+		w.metrics.attempt(a.outcome, time.Since(began))
+		w.ended(a)
+	}
+	return ok
+}
+
+// withoutResult is the attempt at a delivery that the sink gave no result for.
+func withoutResult(l *queue.Leased, err error) attempted {
+	a := attempted{leased: l, outcome: event.OutcomeRetry, message: "the sink gave no result"}
+	if err == nil {
+		return a
+	}
+	a.message = err.Error()
+	switch {
+	case errors.Is(err, host.ErrTooLarge):
+		a.outcome, a.reason = event.OutcomeRejected, event.ReasonRejected
+	case errors.Is(err, host.ErrTimeout), errors.Is(err, host.ErrIncomplete):
+		// As far as one can tell, it is the delivery's own doing.
+	default:
+		a.uncounted = true
+	}
+	return a
+}
+
+// ended settles an attempt and draws from it what concerns the sink as a whole.
+func (w *Worker) ended(a attempted) {
+	switch a.outcome {
+	case event.OutcomeDelivered:
+	case event.OutcomeThrottled:
+		w.pause.until(time.Now().Add(max(min(a.retryAfter, MaxRetryAfter), w.settings.Retry.MinBackoff)))
+		w.health.failed(a.message)
+	default:
+		w.health.failed(a.message)
+	}
+	w.settle(a)
+}
+
+func (w *Worker) settle(a attempted) {
+	now := time.Now()
+	s := w.settings.Retry.settle(a, now, random())
+	switch {
+	case s.Delivered:
+		w.metrics.delivered.Inc()
+		w.metrics.lag.Observe(now.Sub(a.leased.Event.Accepted).Seconds())
+	case s.Dead != nil:
+		w.metrics.DeadLetter(s.Dead.Reason)
+		w.health.dead(s.Dead)
+	}
+	w.settler.settle(s)
+}
+
+func unlessDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
