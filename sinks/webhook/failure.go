@@ -101,6 +101,8 @@ func causeText(err error) string {
 		return "what the receiver sent is not an HTTP answer"
 	case strings.Contains(err.Error(), "response headers exceeded"), strings.Contains(err.Error(), "read limit of"):
 		return fmt.Sprintf("the headers of the answer are larger than %d bytes", maxAnswerHeaderBytes)
+	case strings.Contains(err.Error(), "client conn could not be established"):
+		return "the receiver ended the HTTP/2 connection before the first request; it may have refused the client certificate"
 	case strings.HasPrefix(err.Error(), "http2: "), strings.HasPrefix(err.Error(), "stream error: "):
 		return "the receiver ended the HTTP/2 stream or connection"
 	}

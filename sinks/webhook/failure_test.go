@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -197,5 +199,31 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 			}
 			t.Log(err)
 		})
+	}
+}
+
+// net/http would log what a receiver says out of turn.
+func TestUnasked(t *testing.T) {
+	var logged strings.Builder
+	log.SetOutput(&logged)
+	defer log.SetOutput(os.Stderr)
+	gone := make(chan struct{})
+	address := rawReceiver(t, func(conn net.Conn) {
+		answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false)(conn)
+		_, _ = io.WriteString(conn, "topsecret")
+		_, _ = io.Copy(io.Discard, conn) // until net/http has seen it and hung up
+		close(gone)
+	})
+	w, err := open(t.Context(), withDefaults(Config{URL: sink.NewSecret("http://" + address)}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.(sink.Closer).Close(t.Context())
+	if err := w.Deliver(t.Context(), sampleEvent()); err != nil {
+		t.Fatal(err)
+	}
+	<-gone
+	if logged.Len() > 0 {
+		t.Errorf("logged: %s", logged.String())
 	}
 }

@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -151,11 +151,22 @@ func refuseProxyAnswer(_ context.Context, _ *url.URL, _ *http.Request, res *http
 }
 
 // errProxyVariable does not quote the variable: it may hold a password.
-var errProxyVariable = errors.New("a proxy variable of the environment (HTTP_PROXY, HTTPS_PROXY) is not a URL")
+var errProxyVariable = errors.New("a proxy variable of the environment (HTTP_PROXY, HTTPS_PROXY) is not a URL that begins with http, https, socks5 or socks5h")
 
 // proxyFor returns the proxy that the environment sets for target, or nil. It is
 // asked once: the environment of a process does not change.
 func proxyFor(target *url.URL, env *httpproxy.Config) (*url.URL, error) {
+	variable := env.HTTPProxy
+	if target.Scheme == "https" {
+		variable = env.HTTPSProxy
+	}
+	// ProxyFunc takes a variable that it cannot read for one that is not set:
+	// requests would silently go around the proxy.
+	if _, err := url.Parse(variable); err != nil {
+		if _, err := url.Parse("http://" + variable); err != nil || strings.Contains(variable, "://") {
+			return nil, errProxyVariable
+		}
+	}
 	proxy, err := env.ProxyFunc()(target)
 	if err != nil {
 		return nil, errProxyVariable
@@ -167,5 +178,5 @@ func proxyFor(target *url.URL, env *httpproxy.Config) (*url.URL, error) {
 	case "http", "https", "socks5", "socks5h":
 		return proxy, nil
 	}
-	return nil, fmt.Errorf("%w with the scheme http, https, socks5 or socks5h", errProxyVariable)
+	return nil, errProxyVariable
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
+	"log"
 	"time"
 
 	"github.com/callbackd/callbackd/plugins/sink"
@@ -23,7 +25,12 @@ var (
 )
 
 // open makes the sink. It connects to nothing.
-func open(_ context.Context, c Config) (sink.Sink, error) { return newWebhook(c, time.Now) }
+func open(_ context.Context, c Config) (sink.Sink, error) {
+	// net/http logs what a receiver sends out of turn, word for word, and nobody
+	// else here uses the standard logger.
+	log.SetOutput(io.Discard)
+	return newWebhook(c, time.Now)
+}
 
 func newWebhook(c Config, now func() time.Time) (*webhook, error) {
 	s, err := c.resolve()
