@@ -148,6 +148,8 @@ type SinkStats struct {
 	Pending, InFlight, Delayed int64
 	// Dead letters.
 	Dead int64
+	// Bytes of the events that pending, leased and delayed ones refer to.
+	Bytes int64
 	// OldestPending is when the oldest delivery that is not settled became
 	// pending, leased and delayed ones included. Zero: there is none.
 	OldestPending time.Time

@@ -1,0 +1,529 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/callbackd/callbackd/core/event"
+	"github.com/cockroachdb/pebble/v2"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+const (
+	// maxUnsynced is how long a settlement may be lost to a power cut or kill
+	// -9, which hands the delivery out again.
+	maxUnsynced = 200 * time.Millisecond
+	// diskEvery is how often the free space of the disk is asked for, at most.
+	diskEvery = 250 * time.Millisecond
+	// maxLeftCache is for how many events the number of deliveries left is
+	// remembered; others are read again.
+	maxLeftCache = 1 << 16
+	// maxGather is how long the callers of one commit are waited for to come
+	// back before the next one.
+	maxGather = 200 * time.Microsecond
+)
+
+// committer is the one goroutine that writes. It takes the groups in line, makes
+// one batch of each, commits it, publishes the result to the sinks in the order
+// of commits, and answers the callers. So all that is kept changes in one place
+// and needs no locks: the commit sequence, the counters, and the number of
+// deliveries that each event has left.
+type committer struct {
+	q     *Embedded
+	state storeRecord
+	// changed are the sinks that the batch changes.
+	changed map[*sink]*changes
+	spare   []*changes
+	// left is how many deliveries events have left, those with several.
+	left map[uint64]int
+
+	unsynced    time.Time // when the first commit without sync was; zero: none
+	watch       *time.Timer
+	diskAsked   time.Time
+	diskUnknown bool
+	diskLow     bool
+	fullLogged  time.Time
+	lastGroup   int // appends in the group before
+	commitTime  time.Duration
+	key, value  []byte // scratch
+	deadSettled bool   // the batch moves to the dead letters
+}
+
+func newCommitter(q *Embedded) *committer {
+	c := &committer{
+		q:       q,
+		changed: make(map[*sink]*changes),
+		left:    make(map[uint64]int),
+	}
+	c.watch = time.AfterFunc(time.Hour, func() {
+		q.health.fail(fmt.Errorf("queue %s: the disk did not take a commit within %s", q.options.Dir, q.options.StallTimeout))
+	})
+	c.watch.Stop()
+	return c
+}
+
+// run ends when the queue is closed, or has failed.
+func (c *committer) run() {
+	defer close(c.q.done)
+	defer c.watch.Stop()
+	idle := time.NewTimer(maxUnsynced)
+	defer idle.Stop()
+	for {
+		select {
+		case <-c.q.groups.ready:
+		case <-idle.C:
+			c.syncSettled()
+		case <-c.q.closing:
+			c.q.groups.close()
+			c.syncSettled()
+			return
+		}
+		c.gather()
+		for g := c.q.groups.take(); g != nil; g = c.q.groups.take() {
+			if err := c.q.health.guard(func() error { return c.commit(g) }); err != nil {
+				c.q.health.fail(err)
+				return
+			}
+			select {
+			case <-c.q.closing:
+				c.q.groups.close()
+			default:
+			}
+			c.gather()
+		}
+		if !c.unsynced.IsZero() {
+			idle.Reset(time.Until(c.unsynced.Add(maxUnsynced)))
+		}
+	}
+}
+
+// gather waits a moment for the callers of the last group: they come back at
+// once where they are busy, and a sync for the first few of them alone would make
+// the others wait for it.
+func (c *committer) gather() {
+	if c.lastGroup < 2 {
+		return
+	}
+	until := time.Now().Add(min(maxGather, c.commitTime/4))
+	for c.q.groups.waiting() < c.lastGroup && time.Now().Before(until) {
+		runtime.Gosched()
+	}
+	c.lastGroup = 0
+}
+
+// commit commits one group and answers it. On an error nothing is answered.
+func (c *committer) commit(g *group) error {
+	batch := c.q.store.NewBatch()
+	defer func() { _ = batch.Close() }()
+	err := c.build(batch, g)
+	if err == nil && !batch.Empty() {
+		err = c.apply(batch, c.appended(g) || c.deadSettled)
+	}
+	if err != nil {
+		return err
+	}
+	for s, ch := range c.changed {
+		s.publish(ch)
+		ch.reset()
+		c.spare = append(c.spare, ch)
+		delete(c.changed, s)
+	}
+	c.q.bytes.Store(c.state.bytes)
+	c.lastGroup = len(g.appends)
+	close(g.done)
+	return nil
+}
+
+func (c *committer) appended(g *group) bool {
+	for _, r := range g.appends {
+		if !r.cancelled && r.err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// apply commits the batch, synced where it has to be.
+func (c *committer) apply(batch *pebble.Batch, sync bool) error {
+	now := time.Now()
+	if sync = sync || (!c.unsynced.IsZero() && now.Sub(c.unsynced) >= maxUnsynced); sync {
+		c.unsynced = time.Time{}
+	} else if c.unsynced.IsZero() {
+		c.unsynced = now
+	}
+	c.watch.Reset(c.q.options.StallTimeout)
+	defer c.watch.Stop()
+	options := pebble.NoSync
+	if sync {
+		options = pebble.Sync
+	}
+	if err := c.q.store.Apply(batch, options); err != nil {
+		return fmt.Errorf("queue %s: commit: %w", c.q.options.Dir, err)
+	}
+	if sync {
+		c.commitTime = time.Since(now)
+	}
+	// Pebble reports what is fatal to its log only.
+	return c.q.health.error()
+}
+
+// syncSettled syncs what was settled without.
+func (c *committer) syncSettled() {
+	if c.unsynced.IsZero() || c.q.health.error() != nil {
+		return
+	}
+	c.watch.Reset(c.q.options.StallTimeout)
+	defer c.watch.Stop()
+	err := c.q.health.guard(func() error { return c.q.store.LogData(nil, pebble.Sync) })
+	if err != nil {
+		c.q.health.fail(fmt.Errorf("queue %s: sync: %w", c.q.options.Dir, err))
+	}
+	c.unsynced = time.Time{}
+}
+
+// build makes the batch of a group. Requests that are refused get their error.
+func (c *committer) build(b *pebble.Batch, g *group) error {
+	if len(c.left) > maxLeftCache {
+		c.left = make(map[uint64]int)
+	}
+	c.deadSettled = false
+	now := time.Now()
+	for _, r := range g.appends {
+		if r.cancelled {
+			continue
+		}
+		if r.err = c.room(r, now); r.err != nil {
+			continue
+		}
+		if err := c.append(b, r, now); err != nil {
+			return err
+		}
+	}
+	for _, r := range g.settles {
+		if r.cancelled {
+			continue
+		}
+		for i := range r.moves {
+			if err := c.settle(b, &r.moves[i], now); err != nil {
+				return err
+			}
+		}
+	}
+	if b.Empty() {
+		return nil
+	}
+	for s, ch := range c.changed {
+		r := sinkRecord{counts: ch.counts}
+		r.fresh, r.delayed, r.age = s.marks(ch)
+		if err := c.set(b, appendSinkKey(c.key[:0], spaceSink, s.id), appendSink(c.value[:0], r)); err != nil {
+			return err
+		}
+	}
+	return c.set(b, append(c.key[:0], keyCounters...), appendStore(c.value[:0], c.state))
+}
+
+// set keeps key and value as the next scratch.
+func (c *committer) set(b *pebble.Batch, key, value []byte) error {
+	c.key, c.value = key, value
+	return b.Set(key, value, nil)
+}
+
+// changesOf returns what the batch changes of s.
+func (c *committer) changesOf(s *sink) *changes {
+	ch := c.changed[s]
+	if ch == nil {
+		if n := len(c.spare); n > 0 {
+			ch, c.spare = c.spare[n-1], c.spare[:n-1]
+		} else {
+			ch = new(changes)
+		}
+		s.mu.Lock()
+		ch.counts = s.counts
+		s.mu.Unlock()
+		c.changed[s] = ch
+	}
+	return ch
+}
+
+// room tells whether there is room for r.
+func (c *committer) room(r *appendRequest, now time.Time) error {
+	limit := c.q.options.MaxBytes
+	if c.state.bytes+r.size() > limit {
+		c.logFull(now, "limit_bytes", limit)
+		return fmt.Errorf("%w: it holds %d of %d bytes", ErrFull, c.state.bytes, limit)
+	}
+	c.askDisk(now)
+	if c.diskLow {
+		return fmt.Errorf("%w: its disk has less than %d bytes left", ErrFull, c.q.options.ReserveBytes)
+	}
+	return nil
+}
+
+// askDisk looks at the free space, at a bounded rate.
+func (c *committer) askDisk(now time.Time) {
+	if now.Sub(c.diskAsked) < diskEvery {
+		return
+	}
+	c.diskAsked = now
+	usage, err := c.q.store.fs.GetDiskUsage(c.q.options.Dir)
+	if err != nil {
+		if !c.diskUnknown {
+			c.q.options.Logger.Warn("free disk space is unknown, the reserve is not kept", "dir", c.q.options.Dir, "error", err)
+		}
+		c.diskUnknown, c.diskLow = true, false
+		return
+	}
+	c.diskUnknown = false
+	low := usage.AvailBytes < uint64(c.q.options.ReserveBytes)
+	if low != c.diskLow {
+		c.diskLow = low
+		if low {
+			c.q.options.Logger.Error("disk is nearly full, refusing callbacks", "dir", c.q.options.Dir,
+				"free_bytes", usage.AvailBytes, "reserve_bytes", c.q.options.ReserveBytes)
+		} else {
+			c.q.options.Logger.Info("disk has room again", "dir", c.q.options.Dir, "free_bytes", usage.AvailBytes)
+		}
+	}
+}
+
+func (c *committer) logFull(now time.Time, key string, limit int64) {
+	if now.Sub(c.fullLogged) < time.Minute {
+		return
+	}
+	c.fullLogged = now
+	c.q.options.Logger.Error("queue is full, refusing callbacks", "dir", c.q.options.Dir, key, limit)
+}
+
+// size is what an append counts against the limit.
+func (r *appendRequest) size() int64 {
+	n := int64(eventKeyLen + len(r.record))
+	for i := range r.routes {
+		if r.routes[i].Dead != nil {
+			n += timedKeyLen + int64(len(r.deadRecord(i)))
+		} else {
+			n += freshKeyLen + int64(len(r.delivery))
+		}
+	}
+	return n
+}
+
+func (r *appendRequest) deadRecord(i int) []byte {
+	death := r.routes[i].Dead
+	return appendDelivery(nil, deliveryRecord{
+		since: r.event.Accepted, err: cut(death.Error), reason: death.Reason, eventLen: len(r.record),
+	})
+}
+
+func (c *committer) append(b *pebble.Batch, r *appendRequest, now time.Time) error {
+	seq := c.state.nextSeq
+	c.state.nextSeq++
+	c.state.bytes += r.size()
+	c.key = appendEventKey(c.key[:0], seq)
+	if err := b.Set(c.key, r.record, nil); err != nil {
+		return err
+	}
+	if len(r.routes) > 1 {
+		c.left[seq] = len(r.routes)
+	}
+	for i := range r.routes {
+		rt := &r.routes[i]
+		s := c.q.sink(rt.Sink)
+		if err := c.name(b, s); err != nil {
+			return err
+		}
+		ch := c.changesOf(s)
+		pos := position{seq: seq, index: uint32(i)}
+		if rt.Dead != nil {
+			ch.counts.dead++
+			pos.at = dueNanos(now)
+			if err := c.set(b, appendTimedKey(c.key[:0], spaceDead, s.id, pos), r.deadRecord(i)); err != nil {
+				return err
+			}
+			continue
+		}
+		c.key = appendFreshKey(c.key[:0], s.id, pos)
+		if err := b.Set(c.key, r.delivery, nil); err != nil {
+			return err
+		}
+		ch.counts.fresh++
+		ch.counts.bytes += int64(len(r.record))
+		ch.fresh = append(ch.fresh, &delivery{
+			pos: pos, since: r.event.Accepted, recLen: len(r.delivery), eventLen: len(r.record),
+			event: r.event, pipeline: rt.Pipeline, routes: len(r.routes),
+		})
+	}
+	return nil
+}
+
+// name gives a sink its number, in the batch that keeps its first delivery.
+func (c *committer) name(b *pebble.Batch, s *sink) error {
+	if s.id != 0 {
+		return nil
+	}
+	id := c.state.nextSink
+	c.state.nextSink++
+	s.mu.Lock()
+	s.id = id
+	s.freshNext = position{seq: c.state.nextSeq - 1}
+	s.mu.Unlock()
+	return c.set(b, appendSinkKey(c.key[:0], spaceName, id), appendString(c.value[:0], 1, s.name))
+}
+
+func (c *committer) settle(b *pebble.Batch, m *move, now time.Time) error {
+	s, d := m.sink, m.d
+	ch := c.changesOf(s)
+	lastError, err := c.removeOld(b, m, ch)
+	if err != nil {
+		return err
+	}
+	ch.gone = append(ch.gone, d)
+	switch {
+	case m.to.Retry != nil:
+		if m.to.Retry.Error != "" {
+			lastError = m.to.Retry.Error
+		}
+		return c.delay(b, m, ch, lastError)
+	case m.to.Dead != nil:
+		return c.bury(b, m, ch, now)
+	}
+	ch.counts.bytes -= int64(d.eventLen)
+	return c.release(b, d)
+}
+
+// removeOld deletes the delivery from where it is. lastError is the one to go
+// with it, where it goes on without a new attempt.
+func (c *committer) removeOld(b *pebble.Batch, m *move, ch *changes) (lastError string, err error) {
+	s, d := m.sink, m.d
+	if d.isFresh() {
+		ch.counts.fresh--
+		c.state.bytes -= int64(freshKeyLen + d.recLen)
+		c.key = appendFreshKey(c.key[:0], s.id, d.pos)
+		return "", b.SingleDelete(c.key, nil)
+	}
+	ch.counts.delayed--
+	c.state.bytes -= int64(2*timedKeyLen + d.recLen)
+	c.key = appendTimedKey(c.key[:0], spaceDelayed, s.id, d.pos)
+	if m.to.Retry != nil && m.to.Retry.Error == "" && m.to.Attempts == d.attempts {
+		if lastError, err = c.lastError(c.key); err != nil {
+			return "", err
+		}
+	}
+	if err := b.Delete(c.key, nil); err != nil {
+		return "", err
+	}
+	c.key = appendTimedKey(c.key[:0], spaceDelayedAge, s.id, agePosition(d))
+	return lastError, b.Delete(c.key, nil)
+}
+
+func (c *committer) lastError(key []byte) (string, error) {
+	v, closer, err := c.q.store.Get(key)
+	if err != nil {
+		return "", damaged(fmt.Errorf("delivery %x: %w", key, err))
+	}
+	r, err := decodeDelivery(v)
+	if err = errors.Join(err, closer.Close()); err != nil {
+		return "", damaged(err)
+	}
+	return r.err, nil
+}
+
+// delay puts a delivery among those to be tried again.
+func (c *committer) delay(b *pebble.Batch, m *move, ch *changes, lastError string) error {
+	s, d := m.sink, m.d
+	next := &delivery{
+		pos:      position{at: dueNanos(m.to.Retry.At), seq: d.pos.seq, index: d.pos.index},
+		since:    d.since,
+		attempts: m.to.Attempts,
+		eventLen: d.eventLen,
+	}
+	record := appendDelivery(c.value[:0], deliveryRecord{
+		since: d.since, attempts: m.to.Attempts, err: cut(lastError), eventLen: d.eventLen,
+	})
+	next.recLen = len(record)
+	ch.counts.delayed++
+	c.state.bytes += int64(2*timedKeyLen + len(record))
+	ch.delayed = append(ch.delayed, next)
+	if err := c.set(b, appendTimedKey(c.key[:0], spaceDelayed, s.id, next.pos), record); err != nil {
+		return err
+	}
+	c.key = appendTimedKey(c.key[:0], spaceDelayedAge, s.id, agePosition(next))
+	return b.Set(c.key, nil, nil)
+}
+
+// bury makes a dead letter of a delivery.
+func (c *committer) bury(b *pebble.Batch, m *move, ch *changes, now time.Time) error {
+	s, d := m.sink, m.d
+	c.deadSettled = true
+	record := appendDelivery(c.value[:0], deliveryRecord{
+		since: d.since, attempts: m.to.Attempts, err: cut(m.to.Dead.Error), reason: m.to.Dead.Reason, eventLen: d.eventLen,
+	})
+	ch.counts.dead++
+	ch.counts.bytes -= int64(d.eventLen)
+	c.state.bytes += int64(timedKeyLen + len(record))
+	pos := position{at: dueNanos(now), seq: d.pos.seq, index: d.pos.index}
+	return c.set(b, appendTimedKey(c.key[:0], spaceDead, s.id, pos), record)
+}
+
+// release takes one delivery off an event, and the event away with its last one.
+func (c *committer) release(b *pebble.Batch, d *delivery) error {
+	seq, left := d.pos.seq, 0
+	if d.routes > 1 {
+		n, err := c.leftOf(d)
+		if err != nil {
+			return err
+		}
+		left = n - 1
+		leftKey := appendLeftKey(c.key[:0], seq)
+		if left > 0 {
+			c.left[seq] = left
+			value := protowire.AppendTag(c.value[:0], 1, protowire.VarintType)
+			return c.set(b, leftKey, protowire.AppendVarint(value, uint64(left)))
+		}
+		delete(c.left, seq)
+		if err := b.Delete(leftKey, nil); err != nil {
+			return err
+		}
+	}
+	c.state.bytes -= int64(eventKeyLen + d.eventLen)
+	c.key = appendEventKey(c.key[:0], seq)
+	return b.SingleDelete(c.key, nil)
+}
+
+// leftOf is how many deliveries the event of d has left, d included.
+func (c *committer) leftOf(d *delivery) (int, error) {
+	if n, ok := c.left[d.pos.seq]; ok {
+		return n, nil
+	}
+	v, closer, err := c.q.store.Get(appendLeftKey(c.key[:0], d.pos.seq))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return d.routes, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := decodeNumber(v)
+	if err = errors.Join(err, closer.Close()); err != nil {
+		return 0, damaged(err)
+	}
+	if n < 1 || n > uint64(d.routes) {
+		return 0, damaged(fmt.Errorf("event %d has %d of %d deliveries left", d.pos.seq, n, d.routes))
+	}
+	return int(n), nil
+}
+
+// dueNanos is a time as a position; 0 is for those without.
+func dueNanos(t time.Time) int64 { return max(nanos(t), 1) }
+
+// cut shortens the text of an error to what is kept, at a character.
+func cut(s string) string {
+	if len(s) <= event.MaxErrorLen {
+		return s
+	}
+	n := event.MaxErrorLen
+	for n > event.MaxErrorLen-4 && s[n]&0xC0 == 0x80 {
+		n--
+	}
+	return s[:n]
+}

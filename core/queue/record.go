@@ -1,0 +1,462 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/callbackd/callbackd/core/event"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Records are protobuf messages, written by hand. A field number keeps its
+// meaning for ever; a reader skips fields that it does not know, so that a store
+// survives an upgrade.
+
+// storeFormat is the version of the layout. A store with a higher one is
+// refused.
+const storeFormat = 1
+
+// Limits of what one Append may bring.
+const (
+	maxEventLen = 64 << 20
+	maxRoutes   = 1 << 14
+)
+
+// eventRecord is an event as it is kept.
+type eventRecord struct {
+	event  *event.Event
+	routes []route
+}
+
+type route struct{ pipeline, sink string }
+
+// deliveryRecord is what is kept with a delivery.
+type deliveryRecord struct {
+	since    time.Time
+	attempts int
+	err      string
+	reason   event.Reason
+	// eventLen is the length of the event's record: the limits of a batch are
+	// met without reading the event.
+	eventLen int
+}
+
+// sinkRecord is the state of a sink.
+type sinkRecord struct {
+	counts counts
+	// Nothing of the sink is kept before these positions.
+	fresh, delayed, age position
+}
+
+// counts of the deliveries of one sink.
+type counts struct {
+	fresh, delayed, dead int64
+	// bytes of the events that its unsettled deliveries refer to.
+	bytes int64
+}
+
+// storeRecord is the state of the store.
+type storeRecord struct {
+	nextSeq  uint64
+	nextSink uint32
+	bytes    int64
+}
+
+func appendString(b []byte, n protowire.Number, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return protowire.AppendString(protowire.AppendTag(b, n, protowire.BytesType), s)
+}
+
+func appendUint(b []byte, n protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, n, protowire.VarintType), v)
+}
+
+// appendTimeField keeps a time exactly: seconds in field 1, nanoseconds in 2.
+// The zero time is left out.
+func appendTimeField(b []byte, n protowire.Number, t time.Time) []byte {
+	if t.IsZero() {
+		return b
+	}
+	sec, nsec := protowire.EncodeZigZag(t.Unix()), uint64(t.Nanosecond())
+	size := 1 + protowire.SizeVarint(sec)
+	if nsec != 0 {
+		size += 1 + protowire.SizeVarint(nsec)
+	}
+	b = protowire.AppendVarint(protowire.AppendTag(b, n, protowire.BytesType), uint64(size))
+	b = protowire.AppendVarint(protowire.AppendTag(b, 1, protowire.VarintType), sec)
+	return appendUint(b, 2, nsec)
+}
+
+// appendPair keeps two strings as a message.
+func appendPair(b []byte, n protowire.Number, first, second string) []byte {
+	size := 0
+	for _, s := range [...]string{first, second} {
+		if s != "" {
+			size += 1 + protowire.SizeBytes(len(s))
+		}
+	}
+	b = protowire.AppendVarint(protowire.AppendTag(b, n, protowire.BytesType), uint64(size))
+	return appendString(appendString(b, 1, first), 2, second)
+}
+
+func appendPosition(b []byte, n protowire.Number, p position) []byte {
+	var m [40]byte
+	v := appendUint(m[:0], 1, protowire.EncodeZigZag(p.at))
+	v = appendUint(v, 2, p.seq)
+	v = appendUint(v, 3, uint64(p.index))
+	return protowire.AppendBytes(protowire.AppendTag(b, n, protowire.BytesType), v)
+}
+
+func appendEvent(b []byte, ev *event.Event, routes []event.Route) []byte {
+	b = protowire.AppendBytes(protowire.AppendTag(b, 1, protowire.BytesType), ev.ID[:])
+	b = appendString(b, 2, ev.Source)
+	b = appendString(b, 3, ev.Type)
+	b = appendString(b, 4, ev.Subject)
+	b = appendTimeField(b, 5, ev.Time)
+	b = appendTimeField(b, 6, ev.Accepted)
+	b = appendString(b, 7, ev.RemoteAddr)
+	b = appendString(b, 8, ev.ContentType)
+	for _, p := range ev.Headers {
+		b = appendPair(b, 9, p.Name, p.Value)
+	}
+	for _, p := range ev.Query {
+		b = appendPair(b, 10, p.Name, p.Value)
+	}
+	for _, r := range routes {
+		b = appendPair(b, 12, r.Pipeline, r.Sink)
+	}
+	if len(ev.Body) > 0 {
+		b = protowire.AppendBytes(protowire.AppendTag(b, 11, protowire.BytesType), ev.Body)
+	}
+	return b
+}
+
+func appendDelivery(b []byte, r deliveryRecord) []byte {
+	b = appendTimeField(b, 1, r.since)
+	b = appendUint(b, 2, uint64(r.attempts))
+	b = appendString(b, 3, r.err)
+	b = appendString(b, 4, string(r.reason))
+	return appendUint(b, 5, uint64(r.eventLen))
+}
+
+func appendSink(b []byte, r sinkRecord) []byte {
+	b = appendUint(b, 1, uint64(r.counts.fresh))
+	b = appendUint(b, 2, uint64(r.counts.delayed))
+	b = appendUint(b, 3, uint64(r.counts.dead))
+	b = appendUint(b, 4, uint64(r.counts.bytes))
+	b = appendPosition(b, 5, r.fresh)
+	b = appendPosition(b, 6, r.delayed)
+	return appendPosition(b, 7, r.age)
+}
+
+func appendStore(b []byte, r storeRecord) []byte {
+	b = appendUint(b, 1, r.nextSeq)
+	b = appendUint(b, 2, uint64(r.nextSink))
+	return appendUint(b, 3, uint64(r.bytes))
+}
+
+// field is one field of a record: number is a varint's value, bytes those of a
+// length-delimited one.
+type field struct {
+	num    protowire.Number
+	typ    protowire.Type
+	number uint64
+	bytes  []byte
+}
+
+var errTruncated = errors.New("record is cut short or malformed")
+
+// eachField calls f with the fields of a record. A field of another wire type
+// than the two that records use is skipped.
+func eachField(b []byte, f func(field) error) error {
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return errTruncated
+		}
+		b = b[n:]
+		fl := field{num: num, typ: typ}
+		switch typ {
+		case protowire.VarintType:
+			fl.number, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			fl.bytes, n = protowire.ConsumeBytes(b)
+		default:
+			n = protowire.ConsumeFieldValue(num, typ, b)
+		}
+		if n < 0 {
+			return errTruncated
+		}
+		b = b[n:]
+		if typ != protowire.VarintType && typ != protowire.BytesType {
+			continue
+		}
+		if err := f(fl); err != nil {
+			return fmt.Errorf("field %d: %w", num, err)
+		}
+	}
+	return nil
+}
+
+func (f field) asBytes() ([]byte, error) {
+	if f.typ != protowire.BytesType {
+		return nil, errors.New("is a number")
+	}
+	return f.bytes, nil
+}
+
+func (f field) asString() (string, error) {
+	b, err := f.asBytes()
+	return string(b), err
+}
+
+// asUint checks that the number is at most limit.
+func (f field) asUint(limit uint64) (uint64, error) {
+	if f.typ != protowire.VarintType {
+		return 0, errors.New("is not a number")
+	}
+	if f.number > limit {
+		return 0, fmt.Errorf("%d is above %d", f.number, limit)
+	}
+	return f.number, nil
+}
+
+func (f field) asCount() (int64, error) {
+	n, err := f.asUint(math.MaxInt64)
+	return int64(n), err
+}
+
+func (f field) asTime() (time.Time, error) {
+	b, err := f.asBytes()
+	if err != nil {
+		return time.Time{}, err
+	}
+	var sec int64
+	var nsec uint64
+	err = eachField(b, func(f field) (err error) {
+		var n uint64
+		switch f.num {
+		case 1:
+			n, err = f.asUint(math.MaxUint64)
+			sec = protowire.DecodeZigZag(n)
+		case 2:
+			nsec, err = f.asUint(1e9 - 1)
+		}
+		return err
+	})
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.Unix(sec, int64(nsec)).UTC(), nil
+}
+
+func (f field) asPair() (first, second string, err error) {
+	b, err := f.asBytes()
+	if err != nil {
+		return "", "", err
+	}
+	err = eachField(b, func(f field) (err error) {
+		switch f.num {
+		case 1:
+			first, err = f.asString()
+		case 2:
+			second, err = f.asString()
+		}
+		return err
+	})
+	return first, second, err
+}
+
+func (f field) asPosition() (position, error) {
+	b, err := f.asBytes()
+	if err != nil {
+		return position{}, err
+	}
+	var p position
+	err = eachField(b, func(f field) (err error) {
+		var n uint64
+		switch f.num {
+		case 1:
+			n, err = f.asUint(math.MaxUint64)
+			p.at = protowire.DecodeZigZag(n)
+		case 2:
+			p.seq, err = f.asUint(math.MaxUint64)
+		case 3:
+			n, err = f.asUint(math.MaxUint32)
+			p.index = uint32(n)
+		}
+		return err
+	})
+	return p, err
+}
+
+// decodeEvent reads an event's record. The result does not refer to b.
+func decodeEvent(b []byte) (eventRecord, error) {
+	ev := &event.Event{}
+	r := eventRecord{event: ev}
+	seenID := false
+	err := eachField(b, func(f field) (err error) {
+		switch f.num {
+		case 1:
+			var id []byte
+			if id, err = f.asBytes(); err == nil && len(id) != len(ev.ID) {
+				err = fmt.Errorf("an event id has %d bytes, not %d", len(ev.ID), len(id))
+			}
+			copy(ev.ID[:], id)
+			seenID = true
+		case 2:
+			ev.Source, err = f.asString()
+		case 3:
+			ev.Type, err = f.asString()
+		case 4:
+			ev.Subject, err = f.asString()
+		case 5:
+			ev.Time, err = f.asTime()
+		case 6:
+			ev.Accepted, err = f.asTime()
+		case 7:
+			ev.RemoteAddr, err = f.asString()
+		case 8:
+			ev.ContentType, err = f.asString()
+		case 9, 10:
+			var p event.Pair
+			if p.Name, p.Value, err = f.asPair(); err != nil {
+				return err
+			}
+			if f.num == 9 {
+				ev.Headers = append(ev.Headers, p)
+			} else {
+				ev.Query = append(ev.Query, p)
+			}
+		case 11:
+			var body []byte
+			body, err = f.asBytes()
+			ev.Body = append([]byte(nil), body...)
+		case 12:
+			var rt route
+			rt.pipeline, rt.sink, err = f.asPair()
+			if len(r.routes) >= maxRoutes {
+				return fmt.Errorf("more than %d routes", maxRoutes)
+			}
+			r.routes = append(r.routes, rt)
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return eventRecord{}, fmt.Errorf("event: %w", err)
+	case !seenID:
+		return eventRecord{}, errors.New("event: no id")
+	case len(r.routes) == 0:
+		return eventRecord{}, errors.New("event: no routes")
+	}
+	return r, nil
+}
+
+func decodeDelivery(b []byte) (deliveryRecord, error) {
+	var r deliveryRecord
+	err := eachField(b, func(f field) (err error) {
+		var n uint64
+		var s string
+		switch f.num {
+		case 1:
+			r.since, err = f.asTime()
+		case 2:
+			n, err = f.asUint(math.MaxInt32)
+			r.attempts = int(n)
+		case 3:
+			r.err, err = f.asString()
+		case 4:
+			s, err = f.asString()
+			r.reason = event.Reason(s)
+		case 5:
+			n, err = f.asUint(math.MaxInt32)
+			r.eventLen = int(n)
+		}
+		return err
+	})
+	if err != nil {
+		return deliveryRecord{}, fmt.Errorf("delivery: %w", err)
+	}
+	return r, nil
+}
+
+func decodeSink(b []byte) (sinkRecord, error) {
+	var r sinkRecord
+	err := eachField(b, func(f field) (err error) {
+		switch f.num {
+		case 1:
+			r.counts.fresh, err = f.asCount()
+		case 2:
+			r.counts.delayed, err = f.asCount()
+		case 3:
+			r.counts.dead, err = f.asCount()
+		case 4:
+			r.counts.bytes, err = f.asCount()
+		case 5:
+			r.fresh, err = f.asPosition()
+		case 6:
+			r.delayed, err = f.asPosition()
+		case 7:
+			r.age, err = f.asPosition()
+		}
+		return err
+	})
+	if err != nil {
+		return sinkRecord{}, fmt.Errorf("state of a sink: %w", err)
+	}
+	return r, nil
+}
+
+func decodeStore(b []byte) (storeRecord, error) {
+	var r storeRecord
+	err := eachField(b, func(f field) (err error) {
+		var n uint64
+		switch f.num {
+		case 1:
+			r.nextSeq, err = f.asUint(math.MaxUint64)
+		case 2:
+			n, err = f.asUint(math.MaxUint32)
+			r.nextSink = uint32(n)
+		case 3:
+			r.bytes, err = f.asCount()
+		}
+		return err
+	})
+	if err != nil {
+		return storeRecord{}, fmt.Errorf("state of the store: %w", err)
+	}
+	return r, nil
+}
+
+// decodeNumber reads a record whose field 1 is a number: the format version and
+// the deliveries left.
+func decodeNumber(b []byte) (uint64, error) {
+	var n uint64
+	err := eachField(b, func(f field) (err error) {
+		if f.num == 1 {
+			n, err = f.asUint(math.MaxUint32)
+		}
+		return err
+	})
+	return n, err
+}
+
+// decodeName reads the name of a sink.
+func decodeName(b []byte) (string, error) {
+	var s string
+	err := eachField(b, func(f field) (err error) {
+		if f.num == 1 {
+			s, err = f.asString()
+		}
+		return err
+	})
+	return s, err
+}

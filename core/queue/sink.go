@@ -1,0 +1,436 @@
+package queue
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// sink schedules the deliveries of one sink. It holds in memory only what it
+// needs soon, and knows from where on the store has more:
+//
+//	never tried, in commit order:
+//	  settled | handed out ... | window ........ | freshNext: on disk only →
+//	to be tried again, in the order of their due times:
+//	  settled | handed out ... | delayed ....... | delayedNext: on disk only →
+//
+// While a sink keeps up, the windows reach to the end, nothing is on disk only,
+// and what is appended goes from the committer through the window to a taker.
+//
+// The committer changes it after each commit, takers hand out, settlers claim.
+// Nobody does I/O under mu.
+type sink struct {
+	name   string
+	limits windowLimits
+	// id is the sink's number in keys. Written by the committer before anything
+	// of the sink is published; 0: nothing was kept yet.
+	id uint32
+
+	mu     sync.Mutex
+	counts counts // as committed
+
+	// Never tried, waiting.
+	fresh      []*delivery
+	freshHead  int
+	freshBytes int
+	// All of them before freshNext are in memory or settled. freshAll: those
+	// after it as well, that is, there are none.
+	freshNext  position
+	freshAll   bool
+	freshSince time.Time // since of the one at freshNext, while !freshAll
+	published  position  // after the last one that was published
+
+	// To be tried again, waiting. All of them before delayedNext are in memory or
+	// settled; lastPosition: all are.
+	delayed     deliveryHeap // by position
+	delayedNext position
+	// oldest is a lower bound of the positions in the index by age; oldestKnown:
+	// it is the first one. oldestChange counts what may make it another.
+	oldest       position
+	oldestKnown  bool
+	oldestChange uint64
+
+	// Handed out or in delayed, by key.
+	held map[deliveryKey]*delivery
+	// Handed out and not settled, those never tried and the others, by position.
+	takenFresh, takenDelayed deliveryHeap
+	expiry                   deliveryHeap // leased ones
+	returned                 deliveryHeap // to be handed out first
+
+	reading     bool     // a taker reads from the store
+	readCeiling position // while reading: the first position that was added to the delayed ones meanwhile
+	turn        bool     // whose turn it is: the delayed or the fresh
+	waiters     []chan struct{}
+}
+
+// windowLimits bound what waits in memory for a sink.
+type windowLimits struct {
+	events, bytes int
+}
+
+func newSink(name string, id uint32, limits windowLimits) *sink {
+	return &sink{
+		name:         name,
+		id:           id,
+		limits:       limits,
+		freshAll:     true,
+		delayedNext:  lastPosition,
+		oldest:       lastPosition,
+		held:         make(map[deliveryKey]*delivery),
+		delayed:      deliveryHeap{less: byPosition, index: waitIndex},
+		takenFresh:   deliveryHeap{less: byPosition, index: takenIndex},
+		takenDelayed: deliveryHeap{less: byPosition, index: takenIndex},
+		expiry:       deliveryHeap{less: byExpiry, index: waitIndex},
+		returned:     deliveryHeap{less: byAcceptance, index: waitIndex},
+	}
+}
+
+// changes are what a commit did to a sink.
+type changes struct {
+	counts  counts
+	fresh   []*delivery // new ones, in commit order
+	gone    []*delivery // settled or moved
+	delayed []*delivery // moved to be tried again
+}
+
+func (c *changes) reset() {
+	clear(c.fresh)
+	clear(c.gone)
+	clear(c.delayed)
+	c.fresh, c.gone, c.delayed = c.fresh[:0], c.gone[:0], c.delayed[:0]
+}
+
+// publish takes over what was committed.
+func (s *sink) publish(c *changes) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts = c.counts
+	for _, d := range c.gone {
+		s.taken(d).remove(d)
+		delete(s.held, d.key())
+		if !d.isFresh() && s.oldest == agePosition(d) {
+			s.oldestKnown = false
+		}
+	}
+	for _, d := range c.delayed {
+		if age := agePosition(d); age.less(s.oldest) {
+			s.oldest, s.oldestKnown = age, true
+		} else if age == s.oldest {
+			s.oldestKnown = true
+		}
+		s.addDelayed(d)
+	}
+	if len(c.gone)+len(c.delayed) > 0 {
+		s.oldestChange++
+	}
+	for _, d := range c.fresh {
+		s.addFresh(d)
+	}
+	s.wake()
+}
+
+func (s *sink) addFresh(d *delivery) {
+	s.published = d.pos.after()
+	if !s.freshAll {
+		return
+	}
+	n := len(s.fresh) - s.freshHead
+	if n > 0 && (n >= s.limits.events || s.freshBytes+d.eventLen > s.limits.bytes) {
+		s.freshAll, s.freshNext, s.freshSince = false, d.pos, d.since
+		return
+	}
+	s.pushFresh(d)
+	s.freshNext = d.pos.after()
+}
+
+func (s *sink) pushFresh(d *delivery) {
+	if len(s.fresh) == cap(s.fresh) && s.freshHead > len(s.fresh)/2 {
+		n := copy(s.fresh, s.fresh[s.freshHead:])
+		clear(s.fresh[n:])
+		s.fresh, s.freshHead = s.fresh[:n], 0
+	}
+	s.fresh = append(s.fresh, d)
+	s.freshBytes += d.eventLen
+}
+
+func (s *sink) popFresh() *delivery {
+	d := s.fresh[s.freshHead]
+	s.fresh[s.freshHead] = nil
+	s.freshHead++
+	s.freshBytes -= d.eventLen
+	if s.freshHead == len(s.fresh) {
+		s.fresh, s.freshHead = s.fresh[:0], 0
+	}
+	return d
+}
+
+func (s *sink) firstFresh() *delivery {
+	if s.freshHead == len(s.fresh) {
+		return nil
+	}
+	return s.fresh[s.freshHead]
+}
+
+func (s *sink) addDelayed(d *delivery) {
+	if !d.pos.less(s.delayedNext) {
+		if s.reading {
+			s.readCeiling = earlier(s.readCeiling, d.pos)
+		}
+		return
+	}
+	s.held[d.key()] = d
+	s.delayed.push(d)
+	if s.delayed.Len() <= 2*s.limits.events {
+		return
+	}
+	// Too many: the later half is left to the disk.
+	items := s.delayed.items
+	slices.SortFunc(items, func(a, b *delivery) int {
+		if a.pos.less(b.pos) {
+			return -1
+		}
+		return 1
+	})
+	keep := s.limits.events
+	s.delayedNext = items[keep].pos
+	for _, d := range items[keep:] {
+		delete(s.held, d.key())
+	}
+	clear(items[keep:])
+	s.delayed.items = items[:keep]
+	for i, d := range s.delayed.items { // sorted is a heap
+		d.waitIndex = i
+	}
+}
+
+// taken is the heap of handed out deliveries that d belongs to.
+func (s *sink) taken(d *delivery) *deliveryHeap {
+	if d.isFresh() {
+		return &s.takenFresh
+	}
+	return &s.takenDelayed
+}
+
+// agePosition is the place of a delayed delivery in the index by age.
+func agePosition(d *delivery) position {
+	return position{at: nanos(d.since), seq: d.pos.seq, index: d.pos.index}
+}
+
+// expire takes back the leases that ran out.
+func (s *sink) expire(now time.Time) {
+	for d := s.expiry.first(); d != nil && !d.expiry.After(now); d = s.expiry.first() {
+		s.expiry.pop()
+		d.state = returned
+		s.returned.push(d)
+	}
+}
+
+// next returns the delivery to be handed out now, still in its window, or nil.
+// Those that are due again and those never tried take turns, so that neither
+// starves the other.
+func (s *sink) next(now time.Time) *delivery {
+	if d := s.returned.first(); d != nil {
+		return d
+	}
+	fresh, delayed := s.firstFresh(), s.delayed.first()
+	if delayed != nil && delayed.pos.at > now.UnixNano() {
+		delayed = nil
+	}
+	switch {
+	case delayed == nil:
+		return fresh
+	case fresh == nil:
+		return delayed
+	}
+	s.turn = !s.turn
+	if s.turn {
+		return delayed
+	}
+	return fresh
+}
+
+// hand takes d, which next returned, out of its window.
+func (s *sink) hand(d *delivery) {
+	switch {
+	case d.state == returned:
+		s.returned.pop()
+	case d.isFresh():
+		s.popFresh()
+		s.held[d.key()] = d
+		s.takenFresh.push(d)
+	default:
+		s.delayed.pop()
+		s.takenDelayed.push(d)
+	}
+	d.state = loading
+}
+
+// take hands out up to the limits of want.
+func (s *sink) take(now time.Time, want Want) []*delivery {
+	var out []*delivery
+	bytes := 0
+	for len(out) < want.MaxEvents {
+		d := s.next(now)
+		if d == nil || (len(out) > 0 && bytes+d.eventLen > want.MaxBytes) {
+			break
+		}
+		bytes += d.eventLen
+		s.hand(d)
+		out = append(out, d)
+	}
+	return out
+}
+
+// lease starts the leases of deliveries that were taken.
+func (s *sink) lease(ds []*delivery, until time.Time, token func() uint64) {
+	for _, d := range ds {
+		d.state, d.token, d.expiry = leased, token(), until
+		s.expiry.push(d)
+	}
+}
+
+// wants tells what has to be read from the store before next can tell all.
+func (s *sink) wants() (fresh, delayed bool) {
+	fresh = !s.freshAll && s.firstFresh() == nil
+	delayed = s.delayedNext != lastPosition && s.delayed.Len() == 0
+	return fresh, delayed
+}
+
+// nextTime is when something will be due or a lease runs out; zero: unknown.
+func (s *sink) nextTime() time.Time {
+	var t time.Time
+	if d := s.expiry.first(); d != nil {
+		t = d.expiry
+	}
+	if d := s.delayed.first(); d != nil {
+		if due := time.Unix(0, d.pos.at); t.IsZero() || due.Before(t) {
+			t = due
+		}
+	}
+	return t
+}
+
+// wake lets one waiting taker look again. Each one that goes on wakes the next.
+func (s *sink) wake() {
+	if len(s.waiters) == 0 {
+		return
+	}
+	close(s.waiters[0])
+	s.waiters = slices.Delete(s.waiters, 0, 1)
+}
+
+func (s *sink) wait() chan struct{} {
+	ch := make(chan struct{})
+	s.waiters = append(s.waiters, ch)
+	return ch
+}
+
+// leave ends the wait of a taker. One that gives up hands on that it may have
+// been woken, and that it was the one to watch the next due time.
+func (s *sink) leave(ch chan struct{}, givesUp bool) {
+	if i := slices.Index(s.waiters, ch); i >= 0 {
+		s.waiters = slices.Delete(s.waiters, i, i+1)
+	}
+	if givesUp {
+		s.wake()
+	}
+}
+
+// holder returns the delivery of a lease that is still held, else nil.
+func (s *sink) holder(l Lease, now time.Time) *delivery {
+	d := s.held[deliveryKey{l.Seq, l.Index}]
+	if d == nil || d.state != leased || d.token != l.Token || !d.expiry.After(now) {
+		return nil
+	}
+	return d
+}
+
+// claim ends the lease of d for a settlement.
+func (s *sink) claim(d *delivery) {
+	s.expiry.remove(d)
+	d.state = settling
+}
+
+// unclaim undoes claim: the settlement was not committed.
+func (s *sink) unclaim(d *delivery) {
+	d.state = leased
+	s.expiry.push(d)
+}
+
+// giveBack returns a delivery that was leased and not tried.
+func (s *sink) giveBack(d *delivery) {
+	s.expiry.remove(d)
+	d.state = returned
+	s.returned.push(d)
+}
+
+// marks returns positions before which the store has nothing of the sink, with c
+// committed or not.
+func (s *sink) marks(c *changes) (fresh, delayed, age position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fresh = s.freshNext
+	if d := s.firstFresh(); d != nil {
+		fresh = earlier(fresh, d.pos)
+	}
+	if d := s.takenFresh.first(); d != nil {
+		fresh = earlier(fresh, d.pos)
+	}
+	delayed = s.delayedNext
+	if d := s.delayed.first(); d != nil {
+		delayed = earlier(delayed, d.pos)
+	}
+	if d := s.takenDelayed.first(); d != nil {
+		delayed = earlier(delayed, d.pos)
+	}
+	age = s.oldest
+	for _, d := range c.delayed {
+		delayed, age = earlier(delayed, d.pos), earlier(age, agePosition(d))
+	}
+	return fresh, delayed, age
+}
+
+// tookFresh takes over what a taker read: ds from freshNext on, up to next.
+func (s *sink) tookFresh(ds []*delivery, next position, since time.Time) {
+	for _, d := range ds {
+		s.pushFresh(d)
+	}
+	s.freshNext, s.freshSince = next, since
+	s.freshAll = !next.less(s.published)
+}
+
+// tookDelayed takes over what a taker read: ds from `from` on, up to next.
+// Meanwhile the committer may have added others, and given others to the disk.
+func (s *sink) tookDelayed(ds []*delivery, from, next position) {
+	if s.delayedNext != from {
+		return
+	}
+	next = earlier(next, s.readCeiling)
+	for _, d := range ds {
+		// One that is held is about to be published, from its settlement.
+		if s.held[d.key()] == nil && d.pos.less(next) {
+			s.held[d.key()] = d
+			s.delayed.push(d)
+		}
+	}
+	s.delayedNext = next
+}
+
+// stats counts what the sink has. Deliveries that fell due count as delayed as
+// long as they are on disk only.
+func (s *sink) stats(now time.Time) SinkStats {
+	s.expire(now)
+	st := SinkStats{Dead: s.counts.dead, Bytes: s.counts.bytes}
+	waitingFresh := s.counts.fresh - int64(s.takenFresh.Len())
+	waitingDelayed := s.counts.delayed - int64(s.takenDelayed.Len())
+	for _, d := range s.delayed.items {
+		if d.pos.at <= now.UnixNano() {
+			st.Pending++
+			waitingDelayed--
+		}
+	}
+	st.Pending += waitingFresh + int64(s.returned.Len())
+	st.Delayed = waitingDelayed
+	st.InFlight = int64(s.takenFresh.Len()+s.takenDelayed.Len()) - int64(s.returned.Len())
+	return st
+}
