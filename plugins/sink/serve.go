@@ -151,10 +151,18 @@ func (e *ending) stop() {
 	e.stopped = true
 	server := e.current
 	e.mu.Unlock()
-	if server != nil {
-		server.Stop()
+	if server == nil {
+		return
 	}
+	// The last results are still on their way out. Streams of go-plugin itself end
+	// only with the connection, so this takes the whole time if the daemon is there.
+	timer := time.AfterFunc(flushTime, server.Stop)
+	defer timer.Stop()
+	server.GracefulStop()
 }
+
+// flushTime is how long the last results may take to the daemon.
+const flushTime = 500 * time.Millisecond
 
 // parentPipe returns the pipe whose end tells that the daemon is gone; nil where
 // the daemon gave none.
