@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/callbackd/callbackd/plugins/sink"
+)
+
+// helperEnv tells the test binary to be another process that uses the sink:
+// "WHAT PATH [NUMBER]".
+const helperEnv = "CALLBACKD_FILE_TEST_HELPER"
+
+// helperBatch is how many events the helper delivers at a time.
+const helperBatch = 20
+
+func startHelper(t *testing.T, args ...string) (*exec.Cmd, *bufio.Reader) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), helperEnv+"="+strings.Join(args, " "))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	return cmd, bufio.NewReader(out)
+}
+
+// helper is the other process's main.
+func helper() {
+	args := strings.Fields(os.Getenv(helperEnv))
+	cfg := bodyConfig(args[1])
+	if args[0] == "append" {
+		size, age := minMaxSize, time.Hour
+		cfg.Rotate = &RotateConfig{MaxSize: &size, MaxAge: &age, Compress: true}
+	}
+	s, err := openSink(cfg, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	if args[0] == "hold" {
+		fmt.Println("held")
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		select {}
+	}
+	first, err := strconv.Atoi(args[2])
+	if err != nil {
+		panic(err)
+	}
+	helperAppend(s, first)
+}
+
+// helperAppend delivers numbered events until the process is killed, with two
+// batches in work, and prints the numbers of each batch that was delivered.
+func helperAppend(s *fileSink, next int) {
+	var mu sync.Mutex
+	var group sync.WaitGroup
+	for range maxCalls {
+		group.Go(func() {
+			for {
+				mu.Lock()
+				from := next
+				next += helperBatch
+				mu.Unlock()
+				evs := make([]sink.Event, helperBatch)
+				for i := range evs {
+					evs[i].Body = helperBody(from + i)
+				}
+				for s.DeliverBatch(context.Background(), evs) != nil {
+				}
+				mu.Lock()
+				fmt.Println(from)
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+}
+
+// helperBody is event n: JSON that a torn or mixed up line cannot look like.
+func helperBody(n int) []byte {
+	return fmt.Appendf(nil, `{"n":%d,"fill":"%s","again":%d}`, n, strings.Repeat("x", n%97), n)
+}
