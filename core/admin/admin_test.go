@@ -124,7 +124,9 @@ func TestCollectors(t *testing.T) {
 				"idle":  {},
 			}}
 		}),
-		admin.NewSinkCollector(func() []admin.SinkState { return []admin.SinkState{{Name: "audit", Up: true, Restarts: 2}, {Name: "idle"}} }),
+		admin.NewSinkCollector(func() []admin.SinkState {
+			return []admin.SinkState{{Name: "audit", Up: true, Restarts: 2}, {Name: "idle"}}
+		}),
 	)
 	want := `
 # HELP callbackd_queue_deliveries Deliveries that are not settled, by state.

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/callbackd/callbackd/plugins/host"
+	"github.com/callbackd/callbackd/plugins/schema"
+	"github.com/callbackd/callbackd/plugins/sink"
+)
+
+// noop is a sink that takes everything and does nothing.
+type noop struct{}
+
+func openNoop(context.Context, struct{}) (sink.Sink, error) { return noop{}, nil }
+
+func (noop) Deliver(context.Context, sink.Event) error { return nil }
+
+func (noop) DeliverBatch(context.Context, []sink.Event) []error { return nil }
+
+// benchDeliver measures the process line alone: batches handed to a sink that
+// does nothing, four calls at a time.
+func benchDeliver(ctx context.Context) (err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	plugin := host.New(host.Options{Name: "noop", Command: []string{self}, Logger: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ran := make(chan error, 1)
+	go func() { ran <- plugin.Run(ctx) }()
+	defer func() {
+		cancel()
+		err = errors.Join(err, <-ran)
+	}()
+	if _, err := plugin.Describe(ctx); err != nil {
+		return err
+	}
+	if _, err := plugin.Configure(ctx, schema.Object{}); err != nil {
+		return err
+	}
+	const callers = 4
+	for _, size := range []int{1, 16, 256} {
+		total := map[int]int{1: 20_000, 16: 200_000, 256: 600_000}[size]
+		errs := make([]error, callers)
+		var all sync.WaitGroup
+		began := time.Now()
+		for c := range callers {
+			all.Go(func() { errs[c] = deliver(ctx, plugin, size, total/callers/size) })
+		}
+		all.Wait()
+		took := time.Since(began)
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+		fmt.Printf("BenchmarkDeliver/batch=%d %8d %8.0f ns/op %9.0f deliveries/s\n", size, total, float64(took.Nanoseconds())/float64(total), float64(total)/took.Seconds())
+	}
+	return nil
+}
+
+func deliver(ctx context.Context, plugin *host.Sink, size, calls int) error {
+	batch := host.Batch{Timeout: 30 * time.Second, Deliveries: make([]host.Delivery, size)}
+	now := time.Now()
+	for i := range batch.Deliveries {
+		batch.Deliveries[i] = host.Delivery{
+			ID: "01ARZ3NDEKTSV4RRFFQ69G5FAV_" + strconv.Itoa(i), Attempt: 1, Pipeline: "all",
+			Event: host.Event{
+				ID: "01ARZ3NDEKTSV4RRFFQ69G5FAV", Source: "bench", Type: "Group.CallbackAfterSendMsg", Subject: "@TGS#2J4SZEAEL",
+				Time: now, Accepted: now, ContentType: "application/json", Body: []byte(body),
+			},
+		}
+	}
+	for range calls {
+		bad := 0
+		err := plugin.Deliver(ctx, batch, func(r host.Result) {
+			if r.Outcome != host.OutcomeDelivered {
+				bad++
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if bad > 0 {
+			return fmt.Errorf("%d of %d were not delivered", bad, size)
+		}
+	}
+	return nil
+}
