@@ -47,7 +47,9 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 			return fmt.Errorf("serve callbacks on %s: %w", ln.Addr(), err)
 		case <-ctx.Done():
 			err := s.stop(ctx, srv)
-			_ = <-ended // http.ErrServerClosed, always
+			if served := <-ended; err == nil && !errors.Is(served, http.ErrServerClosed) {
+				err = fmt.Errorf("serve callbacks on %s: %w", ln.Addr(), served)
+			}
 			return err
 		}
 	}

@@ -1,0 +1,105 @@
+package ingest
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/callbackd/callbackd/core/event"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type discard struct{}
+
+func (discard) Append(context.Context, *event.Event, []event.Route) error { return nil }
+
+// nullWriter is a ResponseWriter that costs nothing.
+type nullWriter struct {
+	header http.Header
+	code   int
+}
+
+func (w *nullWriter) Header() http.Header         { return w.header }
+func (w *nullWriter) Write(p []byte) (int, error) { return len(p), nil }
+func (w *nullWriter) WriteHeader(code int)        { w.code = code }
+
+type readCloser struct{ strings.Reader }
+
+func (*readCloser) Close() error { return nil }
+
+// BenchmarkServeHTTP measures what a callback costs beside net/http, without the
+// queue. "bare" reads the body and answers, as the reference does.
+func BenchmarkServeHTTP(b *testing.B) {
+	body, err := os.ReadFile("../../testdata/samples/tencent_im/group_after_send_msg.json")
+	if err != nil {
+		b.Fatal(err)
+	}
+	logger := slog.New(slog.DiscardHandler)
+	server, err := NewServer(testSettings(), discard{}, NewMetrics(prometheus.NewRegistry()), logger)
+	if err != nil {
+		b.Fatal(err)
+	}
+	signedChat := tencentSource()
+	signedChat.Name, signedChat.Path = "signed", "/signed"
+	signedChat.Tencent = &Tencent{SDKAppIDs: []uint64{1400000000}, Tokens: []string{"token"}, Window: time.Hour}
+	hmacCI := httpSource()
+	hmacCI.Name, hmacCI.Path = "hmac", "/hmac"
+	hmacCI.HMAC = &HMAC{Header: "X-Hub-Signature-256", Prefix: "sha256=", Secrets: []string{"It's a Secret to Everybody"}}
+	var sources []*Source
+	for _, s := range []SourceSettings{tencentSource(), signedChat, httpSource(), hmacCI} {
+		src, err := NewSource(s, logger)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sources = append(sources, src)
+	}
+	if err := server.Use(sources, oneRoute(), []string{"p"}); err != nil {
+		b.Fatal(err)
+	}
+	bare := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadAll(r.Body)
+		w.WriteHeader(http.StatusOK)
+	})
+	query := strings.TrimPrefix(chatQuery, "/chat")
+	for _, bm := range []struct {
+		name    string
+		handler http.Handler
+		url     string
+		body    string
+		sign    string
+		code    int
+	}{
+		{"bare", bare, chatQuery, string(body), "", 200},
+		{"tencent_im", server, chatQuery, string(body), "", 200},
+		{"tencent_im_signed", server, "/signed" + query + signed("token", time.Now()), string(body), "", 200},
+		{"http", server, "/ci", string(body), "", 202},
+		{"http_hmac", server, "/hmac", "Hello, World!", "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17", 202},
+	} {
+		b.Run(bm.name, func(b *testing.B) {
+			req := post(bm.url, bm.body)
+			req.Header = http.Header{
+				"User-Agent": {"Go-http-client/1.1"}, "Content-Type": {"application/json"},
+				"Content-Length": {"350"}, "Accept-Encoding": {"gzip"},
+			}
+			if bm.sign != "" {
+				req.Header.Set("X-Hub-Signature-256", bm.sign)
+			}
+			w := &nullWriter{header: http.Header{}}
+			rc := &readCloser{}
+			req.Body = rc
+			b.ReportAllocs()
+			for b.Loop() {
+				rc.Reset(bm.body)
+				bm.handler.ServeHTTP(w, req)
+			}
+			if w.code != bm.code {
+				b.Fatalf("answer %d", w.code)
+			}
+		})
+	}
+}
