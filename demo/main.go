@@ -150,7 +150,8 @@ func heading(text string) { fmt.Printf("\n== %s\n", text) }
 
 // receiver is an HTTP server that remembers what it was sent.
 type receiver struct {
-	answer func(w http.ResponseWriter, r *http.Request, body []byte) (remark string)
+	// answer answers, and says what is to be remembered.
+	answer func(w http.ResponseWriter, r *http.Request, body []byte) (seen string)
 
 	url    string
 	server *http.Server
@@ -184,10 +185,10 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if err != nil {
 		return
 	}
-	remark := r.answer(w, req, body)
+	seen := r.answer(w, req, body)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.seen = append(r.seen, strings.TrimSpace(string(body))+remark)
+	r.seen = append(r.seen, seen)
 }
 
 func (r *receiver) text() string {
@@ -218,7 +219,7 @@ func answerLikeSlack(w http.ResponseWriter, _ *http.Request, body []byte) string
 	}
 	w.WriteHeader(code)
 	_, _ = io.WriteString(w, word)
-	return "  <- " + word
+	return message.Text + "  <- " + word
 }
 
 func verifySignature(w http.ResponseWriter, r *http.Request, body []byte) string {
@@ -228,9 +229,9 @@ func verifySignature(w http.ResponseWriter, r *http.Request, body []byte) string
 	}
 	if err != nil {
 		w.WriteHeader(http.StatusUnauthorized)
-		return "  <- " + err.Error()
+		return "not verified: " + err.Error()
 	}
-	return "  <- webhook-id " + r.Header.Get("webhook-id") + ", signature verified"
+	return string(body) + "  <- webhook-id " + r.Header.Get("webhook-id") + ", signature verified"
 }
 
 // daemon is a running callbackd.
