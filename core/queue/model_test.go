@@ -1,0 +1,501 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/callbackd/callbackd/core/event"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
+	"pgregory.net/rapid"
+)
+
+// model is what a queue has to hold: deliveries by event and sink.
+type model struct {
+	states map[modelKey]*modelDelivery
+	order  []modelKey
+}
+
+type modelKey struct {
+	id   ulid.ULID
+	sink string
+}
+
+type modelState int
+
+const (
+	modelPending modelState = iota // waits, is leased or delayed
+	modelDone
+	modelDead
+)
+
+type modelDelivery struct {
+	state    modelState
+	attempts int
+	body     []byte
+	// maybe: settled without sync since the last sync; a crash may undo it, and
+	// how many attempts were counted then.
+	maybe       bool
+	oldAttempts []int
+}
+
+// machine runs random operations on a queue and on the model.
+type machine struct {
+	fs     *vfs.MemFS
+	q      *Embedded
+	model  model
+	leases []Leased
+	stale  []Leased
+	window int
+	n      uint64
+}
+
+var modelSinks = []string{"a", "b", "c"}
+
+func (m *machine) open(t *rapid.T) {
+	q, err := Open(context.Background(), Options{Dir: "/data/queue", Sinks: modelSinks[:2], WindowEvents: m.window, fs: m.fs})
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	m.q = q
+	m.stale = append(m.stale, m.leases...)
+	m.leases = nil
+}
+
+func (m *machine) append(t *rapid.T) {
+	m.n++
+	ev := &event.Event{ID: ulid.ULID{14: byte(m.n >> 8), 15: byte(m.n)}, Source: "s", Accepted: time.Unix(int64(m.n), 0).UTC()}
+	ev.Body = bytes.Repeat([]byte{byte(m.n)}, rapid.IntRange(0, 3000).Draw(t, "body"))
+	var routes []event.Route
+	for i, sink := range rapid.SliceOfNDistinct(rapid.SampledFrom(modelSinks), 1, 3, rapid.ID).Draw(t, "sinks") {
+		r := event.Route{Pipeline: fmt.Sprint("p", i), Sink: sink}
+		md := &modelDelivery{body: ev.Body}
+		if rapid.IntRange(0, 9).Draw(t, "dead") == 0 {
+			r.Dead = &event.Death{Reason: event.ReasonRoute, Error: "e"}
+			md.state = modelDead
+		}
+		routes = append(routes, r)
+		k := modelKey{ev.ID, sink}
+		m.model.states[k] = md
+		m.model.order = append(m.model.order, k)
+	}
+	if err := m.q.Append(context.Background(), ev, routes); err != nil {
+		t.Fatalf("append: %v", err)
+	}
+	m.synced()
+}
+
+// synced: a synced commit makes all earlier ones durable.
+func (m *machine) synced() {
+	for _, d := range m.model.states {
+		d.maybe, d.oldAttempts = false, nil
+	}
+}
+
+func (m *machine) take(t *rapid.T) {
+	sink := rapid.SampledFrom(modelSinks).Draw(t, "sink")
+	s := m.q.sink(sink)
+	want := Want{MaxEvents: rapid.IntRange(1, 5).Draw(t, "max"), MaxBytes: rapid.IntRange(0, 8000).Draw(t, "bytes"), Lease: time.Hour}
+	ds, err := m.q.takeNow(s, want)
+	if err != nil {
+		t.Fatalf("take: %v", err)
+	}
+	for _, l := range s.lend(ds, want.Lease, func() uint64 { return m.q.tokens.Add(1) }) {
+		m.check(t, sink, l)
+		m.leases = append(m.leases, l)
+	}
+}
+
+func (m *machine) check(t *rapid.T, sink string, l Leased) {
+	md := m.model.states[modelKey{l.Event.ID, sink}]
+	switch {
+	case md == nil:
+		t.Fatalf("event %s was never appended", l.Event.ID)
+	case md.state != modelPending:
+		t.Fatalf("event %s is handed out for %s, which has state %d", l.Event.ID, sink, md.state)
+	case md.attempts != l.Attempts:
+		t.Fatalf("event %s for %s: %d attempts, want %d", l.Event.ID, sink, l.Attempts, md.attempts)
+	case !bytes.Equal(md.body, l.Event.Body):
+		t.Fatalf("event %s: another body", l.Event.ID)
+	}
+	for _, held := range m.leases {
+		if held.Event.ID == l.Event.ID && held.Lease.Sink == sink {
+			t.Fatalf("event %s is handed out for %s twice", l.Event.ID, sink)
+		}
+	}
+}
+
+func (m *machine) settle(t *rapid.T) {
+	if len(m.leases) == 0 {
+		t.Skip("nothing is leased")
+	}
+	var ss []Settlement
+	for range rapid.IntRange(1, min(4, len(m.leases))).Draw(t, "n") {
+		i := rapid.IntRange(0, len(m.leases)-1).Draw(t, "lease")
+		l := m.leases[i]
+		m.leases = append(m.leases[:i], m.leases[i+1:]...)
+		m.stale = append(m.stale, l)
+		md := m.model.states[modelKey{l.Event.ID, l.Lease.Sink}]
+		st := Settlement{Lease: l.Lease, Attempts: l.Attempts + 1}
+		before := modelDelivery{attempts: md.attempts}
+		switch rapid.IntRange(0, 4).Draw(t, "way") {
+		case 0, 1:
+			st.Delivered = true
+			md.state = modelDone
+		case 2:
+			st.Dead = &event.Death{Reason: event.ReasonExpired, Error: "e"}
+			md.state, md.attempts = modelDead, st.Attempts
+		case 3:
+			st.Retry = &Retry{At: time.Unix(0, rapid.Int64Range(-5, 1000).Draw(t, "at")), Error: "e"}
+			md.attempts = st.Attempts
+		case 4:
+			st.Retry, st.Attempts = &Retry{At: time.Now().Add(-time.Hour)}, l.Attempts
+		}
+		if st.Attempts != l.Attempts {
+			md.maybe, md.oldAttempts = true, append(md.oldAttempts, before.attempts)
+		}
+		ss = append(ss, st)
+	}
+	if err := m.q.Settle(context.Background(), ss); err != nil {
+		t.Fatalf("settle: %v", err)
+	}
+	for _, st := range ss {
+		if st.Dead != nil {
+			m.synced()
+		}
+	}
+}
+
+func (m *machine) settleStale(t *rapid.T) {
+	if len(m.stale) == 0 {
+		t.Skip("no lease is stale")
+	}
+	l := rapid.SampledFrom(m.stale).Draw(t, "lease")
+	if err := m.q.Settle(context.Background(), []Settlement{{Lease: l.Lease, Delivered: true}}); !errors.Is(err, ErrStale) {
+		t.Fatalf("settle with an old lease: %v", err)
+	}
+}
+
+// expire lets all leases of a sink run out.
+func (m *machine) expire(t *rapid.T) {
+	sink := rapid.SampledFrom(modelSinks).Draw(t, "sink")
+	s := m.q.sink(sink)
+	s.mu.Lock()
+	s.expire(time.Now().Add(2 * time.Hour))
+	s.mu.Unlock()
+	var held []Leased
+	for _, l := range m.leases {
+		if l.Lease.Sink == sink {
+			m.stale = append(m.stale, l)
+		} else {
+			held = append(held, l)
+		}
+	}
+	m.leases = held
+}
+
+func (m *machine) reopen(t *rapid.T) {
+	if err := m.q.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+	m.synced()
+	m.open(t)
+}
+
+// crash loses what was not synced, as a power cut does.
+func (m *machine) crash(t *rapid.T) {
+	seed := rapid.Uint64().Draw(t, "seed")
+	crashed := m.fs.CrashClone(vfs.CrashCloneCfg{
+		UnsyncedDataPercent: rapid.SampledFrom([]int{0, 50, 100}).Draw(t, "unsynced"),
+		RNG:                 rand.New(rand.NewPCG(seed, 1)),
+	})
+	if err := m.q.Close(); err != nil { // writes to the file system that is gone
+		t.Fatalf("close: %v", err)
+	}
+	m.fs = crashed
+	m.open(t)
+	m.resync(t)
+}
+
+// resync compares the store with the model after a crash. What was settled
+// without sync may have come back; then the model follows.
+func (m *machine) resync(t *rapid.T) {
+	contents := readAll(t, m.q)
+	for k, md := range m.model.states {
+		got, there := contents[k]
+		state := modelDone
+		if there {
+			state = got.state
+		}
+		if state == md.state && (!there || got.attempts == md.attempts) {
+			continue
+		}
+		back := false
+		for _, a := range md.oldAttempts {
+			back = back || got.attempts == a
+		}
+		if !md.maybe || state != modelPending || !back {
+			t.Fatalf("after a crash %v has state %d with %d attempts, want %d with %d", k, state, got.attempts, md.state, md.attempts)
+		}
+		md.state, md.attempts = state, got.attempts
+	}
+	m.synced()
+}
+
+// Check is run after each step: store, counters and model agree.
+func (m *machine) Check(t *rapid.T) {
+	contents := readAll(t, m.q)
+	counts := make(map[string]*SinkStats)
+	for _, s := range modelSinks {
+		counts[s] = &SinkStats{}
+	}
+	for k, md := range m.model.states {
+		got, there := contents[k]
+		if md.state == modelDone {
+			if there {
+				t.Fatalf("%v is done and still kept", k)
+			}
+			continue
+		}
+		if !there || got.state != md.state || got.attempts != md.attempts {
+			t.Fatalf("%v: store has %v %+v, want %+v", k, there, got, *md)
+		}
+		if md.state == modelDead {
+			counts[k.sink].Dead++
+		} else {
+			counts[k.sink].Pending++
+		}
+	}
+	st := m.q.Stats()
+	for sink, want := range counts {
+		got := st.Sinks[sink]
+		if got.Pending+got.Delayed+got.InFlight != want.Pending || got.Dead != want.Dead {
+			t.Fatalf("stats of %s: %+v, want %+v", sink, got, *want)
+		}
+		var leased int64
+		for _, l := range m.leases {
+			if l.Lease.Sink == sink {
+				leased++
+			}
+		}
+		if got.InFlight != leased {
+			t.Fatalf("%d in flight for %s, want %d", got.InFlight, sink, leased)
+		}
+		var oldest time.Time
+		for k, md := range m.model.states {
+			if k.sink == sink && md.state == modelPending {
+				if at := time.Unix(int64(k.id[14])<<8|int64(k.id[15]), 0); oldest.IsZero() || at.Before(oldest) {
+					oldest = at
+				}
+			}
+		}
+		if !got.OldestPending.Equal(oldest) {
+			t.Fatalf("oldest of %s: %s, want %s", sink, got.OldestPending, oldest)
+		}
+	}
+}
+
+// readAll reads the whole store, and checks that it is consistent in itself:
+// references, counters, bytes, low-water marks.
+func readAll(t *rapid.T, q *Embedded) map[modelKey]modelDelivery {
+	names, err := q.readNames()
+	if err != nil {
+		t.Fatal(err)
+	}
+	it, err := q.store.NewIter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = it.Close() }()
+	out := make(map[modelKey]modelDelivery)
+	events := make(map[uint64]eventRecord)
+	refs := make(map[uint64]int)
+	left := make(map[uint64]int)
+	ages := 0
+	var sum int64
+	sinks := make(map[uint32]sinkRecord)
+	got := make(map[uint32]counts)
+	var state storeRecord
+	lens := make(map[uint64]int)
+	type found struct {
+		sink uint32
+		pos  position
+		rec  deliveryRecord
+		fate modelState
+	}
+	var ds []found
+	for ok := it.First(); ok; ok = it.Next() {
+		k, v := it.Key(), it.Value()
+		var err error
+		var f found
+		switch k[0] {
+		case spaceEvent:
+			seq := beUint64(k[1:])
+			events[seq], err = decodeEvent(v)
+			lens[seq] = len(v)
+			sum += int64(len(k) + len(v))
+		case spaceLeft:
+			var n uint64
+			n, err = decodeNumber(v)
+			left[beUint64(k[1:])] = int(n)
+		case spaceFresh:
+			f.pos, err = parseFreshKey(k)
+		case spaceDelayed, spaceDead:
+			f.pos, err = parseTimedKey(k, k[0])
+		case spaceDelayedAge:
+			ages++
+			sum += int64(len(k))
+		case spaceSink:
+			sinks[beUint32(k[1:])], err = decodeSink(v)
+		case spaceMeta:
+			if k[1] == 'c' {
+				state, err = decodeStore(v)
+			}
+		}
+		if err != nil {
+			t.Fatalf("key %x: %v", k, err)
+		}
+		if k[0] != spaceFresh && k[0] != spaceDelayed && k[0] != spaceDead {
+			continue
+		}
+		sum += int64(len(k) + len(v))
+		f.sink = beUint32(k[1:])
+		if f.rec, err = decodeDelivery(v); err != nil {
+			t.Fatalf("key %x: %v", k, err)
+		}
+		if k[0] == spaceDead {
+			f.fate = modelDead
+		}
+		ds = append(ds, f)
+	}
+	delayed := 0
+	for _, f := range ds {
+		ev, there := events[f.pos.seq]
+		if !there {
+			t.Fatalf("delivery %v refers to no event", f.pos)
+		}
+		refs[f.pos.seq]++
+		c, mark := got[f.sink], sinks[f.sink].fresh
+		switch {
+		case f.fate == modelDead:
+			c.dead++
+		case f.pos.at == 0:
+			c.fresh++
+		default:
+			c.delayed++
+			delayed++
+			mark = sinks[f.sink].delayed
+		}
+		if f.fate != modelDead {
+			c.bytes += int64(lens[f.pos.seq])
+			if f.pos.less(mark) {
+				t.Fatalf("delivery %v of sink %d is before the mark %v", f.pos, f.sink, mark)
+			}
+		}
+		got[f.sink] = c
+		out[modelKey{ev.event.ID, names[f.sink]}] = modelDelivery{state: f.fate, attempts: f.rec.attempts}
+	}
+	for id, r := range sinks {
+		if r.counts != got[id] {
+			t.Fatalf("sink %s counts %+v, has %+v", names[id], r.counts, got[id])
+		}
+	}
+	for seq, ev := range events {
+		n, there := left[seq]
+		if !there {
+			n = len(ev.routes)
+		}
+		if refs[seq] != n || n == 0 {
+			t.Fatalf("event %d has %d deliveries, and counts %d", seq, refs[seq], n)
+		}
+	}
+	for seq := range left {
+		if _, there := events[seq]; !there {
+			t.Fatalf("a count is left of event %d", seq)
+		}
+	}
+	if ages != delayed || sum != state.bytes {
+		t.Fatalf("%d by age for %d delayed; %d bytes, counted %d", ages, delayed, sum, state.bytes)
+	}
+	return out
+}
+
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &machine{
+			fs:     vfs.NewCrashableMem(),
+			model:  model{states: make(map[modelKey]*modelDelivery)},
+			window: rapid.SampledFrom([]int{1, 2, 5, 1000}).Draw(t, "window"),
+		}
+		m.open(t)
+		defer func() { _ = m.q.Close() }()
+		t.Repeat(map[string]func(*rapid.T){
+			"":            m.Check,
+			"append":      m.append,
+			"take":        m.take,
+			"settle":      m.settle,
+			"settleStale": m.settleStale,
+			"expire":      m.expire,
+			"reopen":      m.reopen,
+			"crash":       m.crash,
+		})
+		// All of it can be had, and settled, in the end.
+		m.drain(t)
+	})
+}
+
+func (m *machine) drain(t *rapid.T) {
+	for _, sink := range modelSinks {
+		s := m.q.sink(sink)
+		s.mu.Lock()
+		s.expire(time.Now().Add(2 * time.Hour))
+		s.mu.Unlock()
+	}
+	m.leases = nil
+	for _, sink := range modelSinks {
+		for idle := 0; idle < 3; {
+			s := m.q.sink(sink)
+			ds, err := m.q.takeNow(s, Want{MaxEvents: 10, MaxBytes: 1 << 20})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(ds) == 0 {
+				idle++
+			}
+			var ss []Settlement
+			for _, l := range s.lend(ds, time.Hour, func() uint64 { return m.q.tokens.Add(1) }) {
+				m.check(t, sink, l)
+				m.model.states[modelKey{l.Event.ID, sink}].state = modelDone
+				ss = append(ss, Settlement{Lease: l.Lease, Delivered: true})
+			}
+			if err := m.q.Settle(context.Background(), ss); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	m.Check(t)
+	for k, md := range m.model.states {
+		if md.state == modelPending {
+			t.Fatalf("%v was never handed out", k)
+		}
+	}
+}
+
+func beUint64(b []byte) (n uint64) {
+	for _, c := range b[:8] {
+		n = n<<8 | uint64(c)
+	}
+	return n
+}
+
+func beUint32(b []byte) (n uint32) {
+	for _, c := range b[:4] {
+		n = n<<8 | uint32(c)
+	}
+	return n
+}
