@@ -10,7 +10,7 @@ import (
 func TestParseSize(t *testing.T) {
 	good := map[string]int64{
 		"0B": 0, "512B": 512, "1KiB": 1024, "10MiB": 10 << 20, "1.5 GiB": 3 << 29, "2TiB": 2 << 40,
-		"1kB": 1000, "1KB": 1000, "2MB": 2e6, "3GB": 3e9, "4TB": 4e12, "0.5KiB": 512,
+		"1kB": 1000, "1KB": 1000, "2MB": 2e6, "3GB": 3e9, "4TB": 4e12, "2PiB": 2 << 50, "1PB": 1e15, "0.5KiB": 512,
 		"9223372036854775807B": 1<<63 - 1,
 	}
 	for text, want := range good {
@@ -20,7 +20,7 @@ func TestParseSize(t *testing.T) {
 	}
 	bad := []string{
 		"", "10", "MiB", "10mib", "10M", "-1B", "+1B", "1e3B", "0x10B", "1/2KiB", ".5KiB", "1.KiB", "1.2.3KiB",
-		"1  KiB", "1\tKiB", "10 PiB", "9223372036854775808B", "9007199254740993TiB", "0.3KiB", strings.Repeat("9", 1000) + "B",
+		"1  KiB", "1\tKiB", "10 EiB", "9223372036854775808B", "9007199254740993TiB", "0.3KiB", strings.Repeat("9", 1000) + "B",
 	}
 	for _, text := range bad {
 		if got, err := schema.ParseSize(text); err == nil {

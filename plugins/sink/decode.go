@@ -316,9 +316,9 @@ func valueOf(typ schema.Type, v any) (schema.Value, error) {
 		return schema.JSON(bytes.TrimSpace(text.Bytes())), nil
 	case schema.KindDuration:
 		if text, ok := v.(string); ok {
-			d, err := time.ParseDuration(text)
+			d, err := schema.ParseDuration(text)
 			if err != nil {
-				return nil, fmt.Errorf("%q is not a duration like \"30s\" or \"1h30m\"", text)
+				return nil, err
 			}
 			return d, nil
 		}

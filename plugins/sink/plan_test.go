@@ -221,7 +221,7 @@ func TestBadStructs(t *testing.T) {
 		}{}, "it is not one JSON value"},
 		"default duration": {struct {
 			A time.Duration `hcl:"a" default:"5"`
-		}{}, `"5" is not a duration`},
+		}{}, `duration "5" is not like`},
 		"default size": {struct {
 			A Size `hcl:"a" default:"5"`
 		}{}, `size "5" is not a number with a unit`},
@@ -351,7 +351,7 @@ func TestDecodeMistakes(t *testing.T) {
 		"one of":            {minimal(map[string]any{"format": "c"}), []string{`format: "c" is not allowed here: it is one of a, b`}},
 		"size":              {minimal(map[string]any{"max": -1}), []string{"max: a size is not negative"}},
 		"size text":         {minimal(map[string]any{"max": "10 apples"}), []string{`max: size "10 apples" is not`}},
-		"duration":          {minimal(map[string]any{"wait": "10"}), []string{`wait: "10" is not a duration`}},
+		"duration":          {minimal(map[string]any{"wait": "10"}), []string{`wait: duration "10" is not like`}},
 		"list":              {minimal(map[string]any{"codes": []any{1, "x"}}), []string{"codes: element 1: a number is expected"}},
 		"null in list":      {minimal(map[string]any{"tokens": []any{nil}}), []string{"tokens[0]: "}},
 		"map":               {minimal(map[string]any{"nested": map[string]any{"a b": []any{nil}}}), []string{`nested["a b"][0]: a string is expected, not null`}},
