@@ -11,6 +11,9 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/callbackd/callbackd/core/config/expr"
 	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/plugins/schema"
 )
@@ -31,45 +34,79 @@ type Config struct {
 	Sources   []Source
 	Sinks     []Sink
 	Pipelines []pipeline.Pipeline // ready to route; see Config.DecodeSink for rendering
+
+	files     *sources
+	functions expr.Functions
 }
+
+// Secrets returns every value that must not be shown: what came from env and
+// file, the secrets of sources and plugins, and of the sinks that were decoded
+// so far what their schema marks sensitive. Before a sink is decoded, literals
+// in its config block count as secret where their name sounds like it.
+func (c *Config) Secrets() []string { return c.files.allSecrets() }
 
 // Listen is where callbacks come in.
 type Listen struct {
+	// Address is host:port, default 127.0.0.1:8080.
 	Address string
 	// TLS is nil where callbacks come in plain text.
-	TLS               *TLS
-	TrustedProxies    []netip.Prefix
-	MaxConnections    int
+	TLS *TLS
+	// TrustedProxies are the peers whose forwarding headers are believed.
+	TrustedProxies []netip.Prefix
+	// MaxConnections is 1 to 1,000,000, default 4096.
+	MaxConnections int
+	// ReadHeaderTimeout is 100 ms to 5 min, default 5 s.
 	ReadHeaderTimeout time.Duration
-	ReadTimeout       time.Duration
-	WriteTimeout      time.Duration
-	IdleTimeout       time.Duration
-	MaxHeaderBytes    int
+	// ReadTimeout is 100 ms to 10 min, default 15 s.
+	ReadTimeout time.Duration
+	// WriteTimeout is 100 ms to 10 min, default 15 s.
+	WriteTimeout time.Duration
+	// IdleTimeout is 1 s to 1 h, default 2 min.
+	IdleTimeout time.Duration
+	// MaxHeaderBytes is 4 KiB to 1 MiB, default 32 KiB.
+	MaxHeaderBytes int
 }
 
 // TLS names the files of a TLS server; they are read again when they change.
 type TLS struct{ CertFile, KeyFile, ClientCAFile string }
 
 // Admin is where metrics, health and the API are served.
-type Admin struct{ Address, WebConfigFile string }
+type Admin struct {
+	// Address is host:port, default 127.0.0.1:8081.
+	Address string
+	// WebConfigFile is a file of exporter-toolkit: TLS, basic auth. Empty: none.
+	WebConfigFile string
+}
 
 // Queue configures the queue.
 type Queue struct {
-	Dir      string
+	// Dir is the folder of the store, default <data_dir>/queue.
+	Dir string
+	// MaxBytes is 1 MiB to 1 PiB, default 10 GiB.
 	MaxBytes int64
-	// ReserveBytes is the free disk space below which nothing is accepted.
+	// ReserveBytes is the free disk space below which nothing is accepted: 1 MiB
+	// to 1 TiB, default 256 MiB.
 	ReserveBytes int64
 }
 
 // Log configures the daemon's log.
-type Log struct{ Level, Format string }
+type Log struct {
+	// Level is debug, info (default), warn or error.
+	Level string
+	// Format is text (default) or json.
+	Format string
+}
 
 // Source is an HTTP entry.
 type Source struct {
 	// Type is "tencent_im" or "http".
-	Type, Name, Path string
-	MaxBody          int64
-	AllowFrom        []netip.Prefix
+	Type, Name string
+	// Path is the decoded path of the requests. It begins with a slash.
+	Path string
+	// MaxBody is the size of the largest body: 1 B to 32 MiB, default 1 MiB.
+	MaxBody int64
+	// AllowFrom lists the senders' networks. Empty: all.
+	AllowFrom []netip.Prefix
 	// RateLimit is nil where there is none.
 	RateLimit *Rate
 	// EventType, Subject and Time override what the source derives; nil where
@@ -84,8 +121,10 @@ type Source struct {
 
 // Rate is a rate with a burst.
 type Rate struct {
+	// PerSecond is 0.001 to 1,000,000.
 	PerSecond float64
-	Burst     int
+	// Burst is 1 to 1,000,000, by default PerSecond rounded up.
+	Burst int
 }
 
 // Tencent configures a tencent_im source.
@@ -93,13 +132,18 @@ type Tencent struct {
 	SDKAppIDs []uint64
 	// Tokens, any of which may have signed. Empty: Sign is not checked.
 	Tokens []string
-	// Window is how far RequestTime may be from now.
+	// Window is how far RequestTime may be from now: 1 s to 15 min, default 1 min.
 	Window time.Duration
 }
 
 // HMAC configures verify "hmac".
 type HMAC struct {
-	Header, Prefix, Algorithm, Encoding string
+	// Header holds the signature, behind Prefix.
+	Header, Prefix string
+	// Algorithm is sha1, sha256 (default) or sha512.
+	Algorithm string
+	// Encoding is hex (default) or base64.
+	Encoding string
 	// Secrets, any of which may have signed.
 	Secrets []string
 }
@@ -109,13 +153,18 @@ type HMAC struct {
 type Sink struct {
 	Type, Name string
 	Plugin     Plugin
-	// Timeout is how long one delivery may take.
+	// Timeout is how long one delivery may take: 100 ms to 1 h, default 30 s.
 	Timeout time.Duration
-	// MaxInFlight bounds the deliveries that the sink works on at the same time.
-	// 0: as the plugin says.
+	// MaxInFlight bounds the deliveries that the sink works on at the same time:
+	// 1 to 100,000. 0: as the plugin says.
 	MaxInFlight int
 	Batch       Batch
 	Retry       Retry
+
+	// block is the whole sink block, config what is in its config block, nil where
+	// there is none.
+	block  *hclsyntax.Block
+	config *hclsyntax.Block
 }
 
 // Plugin says how to run the plugin of a sink.
@@ -130,17 +179,23 @@ type Plugin struct {
 
 // Batch bounds a batch. Zero values: as the plugin says.
 type Batch struct {
+	// MaxEvents is 1 to 10,000.
 	MaxEvents int
-	MaxBytes  int64
-	Linger    time.Duration
+	// MaxBytes is 1 B to 32 MiB.
+	MaxBytes int64
+	// Linger is 0 to 1 min.
+	Linger time.Duration
 }
 
 // Retry says when a delivery is tried again.
 type Retry struct {
+	// MinBackoff is 10 ms to 24 h, default 1 s; MaxBackoff, not below it, to 24 h,
+	// default 10 min.
 	MinBackoff, MaxBackoff time.Duration
-	// MaxAttempts 0: no bound.
+	// MaxAttempts is 1 to 1,000,000. 0, the default: no bound.
 	MaxAttempts int
-	MaxAge      time.Duration
+	// MaxAge is 1 s to 8760 h, default 72 h.
+	MaxAge time.Duration
 }
 
 // Settings is the decoded config block of a sink.
