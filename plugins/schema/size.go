@@ -7,31 +7,29 @@ import (
 	"strings"
 )
 
-// sizeUnits are the units of a size, the longest suffix first.
-var sizeUnits = []struct {
-	suffix string
-	bytes  int64
-}{
-	{"KiB", 1 << 10},
-	{"MiB", 1 << 20},
-	{"GiB", 1 << 30},
-	{"TiB", 1 << 40},
-	{"PiB", 1 << 50},
-	{"kB", 1e3},
-	{"KB", 1e3},
-	{"MB", 1e6},
-	{"GB", 1e9},
-	{"TB", 1e12},
-	{"PB", 1e15},
-	{"B", 1},
-}
-
 // ParseSize reads a number of bytes, written as a number of at most 20
 // characters that is not negative with one of the units B, KiB, MiB, GiB, TiB,
-// PiB, kB, MB, GB, TB, PB: "10MiB", "1.5 GiB", "512B". It fails on everything else, on a
-// part of a byte, and on what does not fit into an int64.
+// PiB, kB, MB, GB, TB, PB: "10MiB", "1.5 GiB", "512B". It fails on
+// everything else, on a part of a byte, and on what does not fit into an int64.
 func ParseSize(text string) (int64, error) {
-	for _, unit := range sizeUnits {
+	units := []struct {
+		suffix string
+		bytes  int64
+	}{
+		{"KiB", 1 << 10},
+		{"MiB", 1 << 20},
+		{"GiB", 1 << 30},
+		{"TiB", 1 << 40},
+		{"PiB", 1 << 50},
+		{"kB", 1e3},
+		{"KB", 1e3},
+		{"MB", 1e6},
+		{"GB", 1e9},
+		{"TB", 1e12},
+		{"PB", 1e15},
+		{"B", 1},
+	}
+	for _, unit := range units {
 		number, ok := strings.CutSuffix(text, unit.suffix)
 		if !ok {
 			continue

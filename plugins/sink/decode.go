@@ -216,7 +216,7 @@ func decodeValue(v schema.Value, dst reflect.Value, path []any, dropNull bool) [
 	}
 	switch v := v.(type) {
 	case string:
-		if dst.Type() == secretType {
+		if dst.Type() == reflect.TypeFor[Secret]() {
 			dst.Set(reflect.ValueOf(NewSecret(v)))
 		} else {
 			dst.SetString(v)

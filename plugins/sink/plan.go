@@ -194,7 +194,7 @@ func (p *plan) addBlock(field reflect.StructField, index int, name string, optio
 			out.shape, out.element = blockSlicePointer, out.element.Elem()
 		}
 	}
-	if out.element.Kind() != reflect.Struct || out.element == secretType {
+	if out.element.Kind() != reflect.Struct || out.element == reflect.TypeFor[Secret]() {
 		return fmt.Errorf("a block is a struct, a pointer to one or a slice of them, not %s", field.Type)
 	}
 	inner, err := structPlan(out.element, depth+1)
@@ -236,27 +236,19 @@ func (p *plan) needsBlock() bool {
 		slices.ContainsFunc(p.schema.Blocks, func(b schema.Block) bool { return b.MinItems > 0 })
 }
 
-var (
-	secretType   = reflect.TypeFor[Secret]()
-	pathType     = reflect.TypeFor[Path]()
-	sizeType     = reflect.TypeFor[Size]()
-	anyType      = reflect.TypeFor[Any]()
-	durationType = reflect.TypeFor[time.Duration]()
-)
-
 // typeOf returns the type of a setting for a Go type, and whether it is sensitive
 // because of that.
 func typeOf(typ reflect.Type) (out schema.Type, sensitive bool, err error) {
 	switch typ {
-	case secretType:
+	case reflect.TypeFor[Secret]():
 		return schema.Type{Kind: schema.KindString}, true, nil
-	case pathType:
+	case reflect.TypeFor[Path]():
 		return schema.Type{Kind: schema.KindPath}, false, nil
-	case sizeType:
+	case reflect.TypeFor[Size]():
 		return schema.Type{Kind: schema.KindSize}, false, nil
-	case anyType:
+	case reflect.TypeFor[Any]():
 		return schema.Type{Kind: schema.KindAny}, false, nil
-	case durationType:
+	case reflect.TypeFor[time.Duration]():
 		return schema.Type{Kind: schema.KindDuration}, false, nil
 	}
 	switch typ.Kind() {

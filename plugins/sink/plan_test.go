@@ -26,7 +26,7 @@ type needing struct {
 }
 
 type everything struct {
-	private string
+	private string //nolint:unused // has to be ignored
 	Left    func() `hcl:"-"`
 
 	Text     string                      `hcl:"text" doc:"some text"`

@@ -36,11 +36,11 @@ func Serve[C any](info Info, open func(ctx context.Context, cfg C) (Sink, error)
 		return open(ctx, *cfg.(*C)) //nolint:forcetypeassert // made by the server from the type
 	})
 	if err != nil {
-		fmt.Fprintf(stderr, "the sink plugin %s is not built right: %v\n", info.Name, err)
-		os.Exit(1)
+		_, _ = fmt.Fprintf(stderr, "the sink plugin %s is not built right: %v\n", info.Name, err)
+		os.Exit(1) //nolint:forbidigo // Serve is the main of a sink
 	}
 	if os.Getenv(wire.CookieKey) != wire.CookieValue {
-		os.Exit(byHand(srv, os.Args[1:], os.Stdout, stderr))
+		os.Exit(byHand(srv, os.Args[1:], os.Stdout, stderr)) //nolint:forbidigo // Serve is the main of a sink
 	}
 	slog.SetDefault(logger)
 	srv.run(logger)
@@ -48,17 +48,18 @@ func Serve[C any](info Info, open func(ctx context.Context, cfg C) (Sink, error)
 
 // byHand answers a person, and returns the exit code.
 func byHand(srv *server, args []string, stdout, stderr io.Writer) int {
+	help := usage(srv.info, srv.plan.schema)
 	if len(args) == 1 {
 		switch args[0] {
 		case "--version", "-version", "version":
-			fmt.Fprintf(stdout, "%s %s\n", srv.info.Name, srv.info.Version)
+			_, _ = fmt.Fprintln(stdout, srv.info.Name, srv.info.Version)
 			return 0
 		case "--help", "-help", "-h", "help":
-			writeUsage(stdout, srv.info, srv.plan.schema)
+			_, _ = io.WriteString(stdout, help)
 			return 0
 		}
 	}
-	writeUsage(stderr, srv.info, srv.plan.schema)
+	_, _ = io.WriteString(stderr, help)
 	return 2
 }
 
@@ -87,7 +88,7 @@ func (s *server) run(logger *slog.Logger) {
 		go func() {
 			if daemonGone(logger, parent) {
 				// Whatever hangs, the process does not outlive the daemon.
-				time.AfterFunc(2*closeTimeout, func() { os.Exit(1) })
+				time.AfterFunc(2*closeTimeout, func() { os.Exit(1) }) //nolint:forbidigo // the last resort
 				closeSink()
 				ending.stop()
 			}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -13,28 +12,32 @@ import (
 	"github.com/callbackd/callbackd/plugins/schema"
 )
 
-// writeUsage tells a person who started the plugin by hand what it is and how it
-// is used.
-func writeUsage(w io.Writer, info Info, settings schema.Schema) {
-	fmt.Fprintf(w, "%s %s: a sink plugin of callbackd\n", info.Name, cmp.Or(info.Version, "(no version)"))
+// usage tells a person who started the plugin by hand what it is and how it is
+// used.
+func usage(info Info, settings schema.Schema) string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s %s: a sink plugin of callbackd\n", info.Name, cmp.Or(info.Version, "(no version)"))
 	if info.Doc != "" {
-		fmt.Fprintf(w, "\n%s\n", info.Doc)
+		fmt.Fprintf(&text, "\n%s\n", info.Doc)
 	}
-	fmt.Fprintf(w, "\nIt is not started by hand. Put it into callbackd's plugin_dir as\ncallbackd-sink-%s and name it in the configuration:\n\n", info.Name)
-	fmt.Fprintf(w, "  sink %q \"NAME\" {\n    config {\n      ...\n    }\n  }\n", info.Name)
+	fmt.Fprintf(&text, "\nIt is not started by hand. Put it into callbackd's plugin_dir as\ncallbackd-sink-%s and name it in the configuration:\n\n", info.Name)
+	fmt.Fprintf(&text, "  sink %q \"NAME\" {\n    config {\n      ...\n    }\n  }\n", info.Name)
 	if len(settings.Attributes)+len(settings.Blocks) == 0 {
-		fmt.Fprint(w, "\nIt has no settings.\n")
-		return
+		text.WriteString("\nIt has no settings.\n")
+		return text.String()
 	}
-	fmt.Fprint(w, "\nSettings:\n\n")
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	writeSettings(table, settings, "  ")
+	text.WriteString("\nSettings:\n\n")
+	var rows strings.Builder
+	addSettings(&rows, settings, "  ")
+	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	_, _ = table.Write([]byte(rows.String())) // a Builder takes everything
 	_ = table.Flush()
+	return text.String()
 }
 
-func writeSettings(w io.Writer, settings schema.Schema, indent string) {
+func addSettings(rows *strings.Builder, settings schema.Schema, indent string) {
 	for _, attr := range settings.Attributes {
-		fmt.Fprintf(w, "%s%s\t%s\t%s\n", indent, attr.Name, typeText(attr), attr.Doc)
+		fmt.Fprintf(rows, "%s%s\t%s\t%s\n", indent, attr.Name, typeText(attr), attr.Doc)
 	}
 	for _, block := range settings.Blocks {
 		kind := "block"
@@ -44,8 +47,8 @@ func writeSettings(w io.Writer, settings schema.Schema, indent string) {
 		case block.MinItems > 0:
 			kind = "block, required"
 		}
-		fmt.Fprintf(w, "%s%s { }\t%s\t%s\n", indent, block.Name, kind, block.Doc)
-		writeSettings(w, block.Schema, indent+"  ")
+		fmt.Fprintf(rows, "%s%s { }\t%s\t%s\n", indent, block.Name, kind, block.Doc)
+		addSettings(rows, block.Schema, indent+"  ")
 	}
 }
 

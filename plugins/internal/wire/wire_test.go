@@ -95,6 +95,28 @@ func TestValuesThatAreNone(t *testing.T) {
 	}
 }
 
+func TestKindsAreNumberedAlike(t *testing.T) {
+	pairs := map[schema.Kind]sinkpb.Kind{
+		schema.KindString: sinkpb.Kind_KIND_STRING, schema.KindNumber: sinkpb.Kind_KIND_NUMBER, schema.KindBool: sinkpb.Kind_KIND_BOOL,
+		schema.KindDuration: sinkpb.Kind_KIND_DURATION, schema.KindSize: sinkpb.Kind_KIND_SIZE, schema.KindPath: sinkpb.Kind_KIND_PATH,
+		schema.KindList: sinkpb.Kind_KIND_LIST, schema.KindMap: sinkpb.Kind_KIND_MAP, schema.KindAny: sinkpb.Kind_KIND_ANY,
+	}
+	element := schema.Type{Kind: schema.KindBool}
+	for kind, want := range pairs {
+		typ := schema.Type{Kind: kind}
+		if kind == schema.KindList || kind == schema.KindMap {
+			typ.Element = &element
+		}
+		s, err := wire.SchemaToProto(schema.Schema{Attributes: []schema.Attribute{{Name: "a", Type: typ}}})
+		if err != nil || s.GetAttributes()[0].GetType().GetKind() != want {
+			t.Errorf("%v became %v, %v", kind, s, err)
+		}
+	}
+	if len(pairs)+1 != len(sinkpb.Kind_name) {
+		t.Errorf("%d kinds here, %d on the wire", len(pairs), len(sinkpb.Kind_name)-1)
+	}
+}
+
 func TestConform(t *testing.T) {
 	text, number := schema.Type{Kind: schema.KindString}, schema.Type{Kind: schema.KindNumber}
 	for _, test := range []struct {
