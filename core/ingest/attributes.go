@@ -193,8 +193,19 @@ func bounded(pairs event.Pairs) event.Pairs {
 	return out
 }
 
+// first returns the first value of a header, by its canonical name.
+func first(h http.Header, name string) string {
+	if values := h[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
 // validText makes text of bytes that a sender chose: plugins get it in protobuf
 // strings, which must be UTF-8.
 func validText(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
 	return strings.ToValidUTF8(s, "\uFFFD")
 }

@@ -1,11 +1,15 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +104,62 @@ func BenchmarkServeHTTP(b *testing.B) {
 			if w.code != bm.code {
 				b.Fatalf("answer %d", w.code)
 			}
+		})
+	}
+}
+
+// BenchmarkConnection measures callbacks over real connections, one request at a
+// time on each, beside a bare handler of net/http.
+func BenchmarkConnection(b *testing.B) {
+	body, err := os.ReadFile("../../testdata/samples/tencent_im/group_after_send_msg.json")
+	if err != nil {
+		b.Fatal(err)
+	}
+	logger := slog.New(slog.DiscardHandler)
+	server, err := NewServer(testSettings(), discard{}, NewMetrics(prometheus.NewRegistry()), logger)
+	if err != nil {
+		b.Fatal(err)
+	}
+	source, err := NewSource(tencentSource(), logger)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := server.Use([]*Source{source}, oneRoute(), []string{"p"}); err != nil {
+		b.Fatal(err)
+	}
+	bare := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadAll(r.Body)
+		w.Header()["Content-Type"] = server.json
+		_, _ = io.WriteString(w, okAnswer)
+	})
+	request := "POST " + chatQuery + " HTTP/1.1\r\nHost: callbacks.example.com\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + string(body)
+	for _, bm := range []struct {
+		name    string
+		handler http.Handler
+	}{{"bare", bare}, {"tencent_im", server}} {
+		b.Run(bm.name, func(b *testing.B) {
+			srv := httptest.NewServer(bm.handler)
+			defer srv.Close()
+			b.SetParallelism(8)
+			b.RunParallel(func(pb *testing.PB) {
+				conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				defer func() { _ = conn.Close() }()
+				answer := make([]byte, 4096)
+				for pb.Next() {
+					if _, err := io.WriteString(conn, request); err != nil {
+						b.Error(err)
+						return
+					}
+					if n, err := conn.Read(answer); err != nil || !bytes.HasPrefix(answer[:n], []byte("HTTP/1.1 200 ")) {
+						b.Errorf("%v %s", err, answer[:n])
+						return
+					}
+				}
+			})
 		})
 	}
 }

@@ -46,9 +46,8 @@ func (p *generic) verify(c *callback) *Refusal {
 	return nil
 }
 
-func (p *generic) describe(_ *callback, ev *event.Event) *Refusal {
-	ev.Type = p.name
-	return nil
+func (p *generic) describe(*callback) (description, *Refusal) {
+	return description{typ: p.name}, nil
 }
 
 func (p *generic) accepted(ev *event.Event) []byte {

@@ -15,6 +15,7 @@ type ids struct {
 	mu      sync.Mutex
 	random  *rand.ChaCha8
 	entropy *ulid.MonotonicEntropy
+	bits    [10]byte // what entropy writes to; here, so that it costs no allocation
 }
 
 func newIDs() *ids {
@@ -28,11 +29,14 @@ func newIDs() *ids {
 func (g *ids) next(t time.Time) ulid.ULID {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	id, err := ulid.New(ulid.Timestamp(t), g.entropy)
-	if err != nil {
+	ms := ulid.Timestamp(t)
+	if err := g.entropy.MonotonicRead(ms, g.bits[:]); err != nil {
 		// The 80 random bits of this millisecond are used up. An id out of order is
 		// as good: nobody takes ids for the order of commits.
-		_, _ = g.random.Read(id[6:]) // never fails
+		_, _ = g.random.Read(g.bits[:]) // never fails
 	}
+	var id ulid.ULID
+	_ = id.SetTime(ms) // fails after the year 10889
+	copy(id[6:], g.bits[:])
 	return id
 }

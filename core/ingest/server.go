@@ -45,6 +45,7 @@ type table struct {
 // entry is a source with what its answers need.
 type entry struct {
 	source  *Source
+	methods []string
 	success int // the HTTP status
 	metrics *sourceMetrics
 }
@@ -109,6 +110,7 @@ func (s *Server) Use(sources []*Source, router Router, pipelines []string) error
 	}
 	for _, e := range next.entries { // nothing can fail any more
 		codes := e.source.protocol.codes()
+		e.methods = e.source.protocol.methods()
 		e.success = codes[0]
 		e.metrics = s.metrics.source(e.source.Name(), codes)
 	}
@@ -169,8 +171,8 @@ func (s *Server) handle(using *table, e *entry, r *http.Request) (*event.Event, 
 	}
 	defer s.inFlight.Add(-1)
 
-	if methods := e.source.protocol.methods(); !slices.Contains(methods, r.Method) {
-		return nil, nil, refuse(http.StatusMethodNotAllowed, "callbacks come by "+strings.Join(methods, " or ")+" only")
+	if !slices.Contains(e.methods, r.Method) {
+		return nil, nil, refuse(http.StatusMethodNotAllowed, "callbacks come by "+strings.Join(e.methods, " or ")+" only")
 	}
 	ev, refusal := e.source.Accept(r, s.proxies.sender(r))
 	if refusal != nil {
@@ -223,7 +225,7 @@ func (s *Server) refuse(w http.ResponseWriter, e *entry, refusal *Refusal) {
 	}
 	switch refusal.Code {
 	case http.StatusMethodNotAllowed:
-		h.Set("Allow", strings.Join(e.source.protocol.methods(), ", "))
+		h.Set("Allow", strings.Join(e.methods, ", "))
 	case http.StatusRequestTimeout:
 		h.Set("Connection", "close") // the rest of the body may still come
 	}

@@ -47,9 +47,8 @@ type protocol interface {
 	check(c *callback) *Refusal
 	// verify looks at the signature of the body.
 	verify(c *callback) *Refusal
-	// describe sets the event's type, and its subject and time where the callback
-	// tells them.
-	describe(c *callback, ev *event.Event) *Refusal
+	// describe says what the callback is about.
+	describe(c *callback) (description, *Refusal)
 	// accepted is the JSON that the sender of ev is answered.
 	accepted(ev *event.Event) []byte
 	// refused is the JSON that says why a callback was refused.
@@ -62,6 +61,13 @@ type callback struct {
 	query   query
 	body    []byte
 	now     time.Time
+}
+
+// description is what the event says about itself. subject is empty and time is
+// zero where the callback does not tell them.
+type description struct {
+	typ, subject string
+	time         time.Time
 }
 
 // NewSource returns the source that settings describe. It logs to logger; callbacks
@@ -155,7 +161,7 @@ func (s *Source) Accept(r *http.Request, sender netip.Addr) (*event.Event, *Refu
 		ID:          s.ids.next(c.now),
 		Source:      s.settings.Name,
 		Accepted:    c.now.UTC().Round(0), // without the monotonic clock
-		ContentType: validText(r.Header.Get("Content-Type")),
+		ContentType: validText(first(r.Header, "Content-Type")),
 		Headers:     s.headers.headers(r),
 		Body:        c.body,
 	}
@@ -181,34 +187,40 @@ func (s *Source) spend(now time.Time) *Refusal {
 	}
 }
 
-// describe sets type, subject, time and query of the event.
+// describe sets query, type, subject and time of the event.
 func (s *Source) describe(c *callback, ev *event.Event) *Refusal {
-	var derived event.Event
-	if refusal := s.protocol.describe(c, &derived); refusal != nil {
+	d, refusal := s.protocol.describe(c)
+	if refusal != nil {
 		return refusal
 	}
 	ev.Query = s.query.query(c.query.pairs)
-	view := event.NewView(ev)
-	if text, ok := s.evaluate("type", s.settings.EventType, view); ok && text != "" && len(text) <= maxTypeLen {
-		derived.Type = text
+	if s.settings.EventType != nil || s.settings.Subject != nil || s.settings.Time != nil {
+		s.override(&d, event.NewView(ev), c.now)
 	}
-	if text, ok := s.evaluate("subject", s.settings.Subject, view); ok {
-		derived.Subject = text
+	ev.Type = validText(d.typ)
+	if len(d.subject) <= maxSubjectLen {
+		ev.Subject = validText(d.subject)
 	}
-	if text, ok := s.evaluate("time", s.settings.Time, view); ok {
-		if t, ok := parseTime(text, c.now); ok {
-			derived.Time = t
-		}
-	}
-	ev.Type = validText(derived.Type)
-	if len(derived.Subject) <= maxSubjectLen {
-		ev.Subject = validText(derived.Subject)
-	}
-	ev.Time = derived.Time
+	ev.Time = d.time
 	if ev.Time.IsZero() {
 		ev.Time = ev.Accepted.Truncate(time.Millisecond)
 	}
 	return nil
+}
+
+// override puts what the source's expressions say into d.
+func (s *Source) override(d *description, view *event.View, now time.Time) {
+	if text, ok := s.evaluate("type", s.settings.EventType, view); ok && text != "" && len(text) <= maxTypeLen {
+		d.typ = text
+	}
+	if text, ok := s.evaluate("subject", s.settings.Subject, view); ok {
+		d.subject = text
+	}
+	if text, ok := s.evaluate("time", s.settings.Time, view); ok {
+		if t, ok := parseTime(text, now); ok {
+			d.time = t
+		}
+	}
 }
 
 // evaluate evaluates an expression of the source. One that fails counts as null:

@@ -78,7 +78,7 @@ func (p *tencentIM) check(c *callback) *Refusal {
 	case c.query.repeated:
 		return refuse(http.StatusBadRequest, "the query gives a key twice")
 	}
-	if encoding := c.request.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+	if encoding := first(c.request.Header, "Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return refuse(http.StatusUnsupportedMediaType, "the body has a Content-Encoding: send it without")
 	}
 	appID, ok := c.query.pairs.Get(queryAppID)
@@ -102,16 +102,16 @@ func (p *tencentIM) check(c *callback) *Refusal {
 // verify has nothing to do: the provider does not sign the body.
 func (p *tencentIM) verify(*callback) *Refusal { return nil }
 
-func (p *tencentIM) describe(c *callback, ev *event.Event) *Refusal {
+func (p *tencentIM) describe(c *callback) (description, *Refusal) {
 	if len(c.body) == 0 {
-		return refuse(http.StatusBadRequest, "the body is empty: it has to be a JSON object")
+		return description{}, refuse(http.StatusBadRequest, "the body is empty: it has to be a JSON object")
 	}
 	if !validJSON(c.body) {
-		return refuse(http.StatusBadRequest, "the body is not valid JSON")
+		return description{}, refuse(http.StatusBadRequest, "the body is not valid JSON")
 	}
 	root := parseJSON(c.body)
 	if !root.IsObject() {
-		return refuse(http.StatusBadRequest, "the body is not a JSON object")
+		return description{}, refuse(http.StatusBadRequest, "the body is not a JSON object")
 	}
 	body := readTencentBody(root)
 	command, _ := c.query.pairs.Get(queryCommand)
@@ -123,18 +123,17 @@ func (p *tencentIM) describe(c *callback, ev *event.Event) *Refusal {
 	}
 	switch {
 	case command == "":
-		return refuse(http.StatusBadRequest, "CallbackCommand is missing in the query and in the body")
+		return description{}, refuse(http.StatusBadRequest, "CallbackCommand is missing in the query and in the body")
 	case len(command) > maxTypeLen:
-		return refuse(http.StatusBadRequest, "CallbackCommand is longer than "+strconv.Itoa(maxTypeLen)+" bytes")
+		return description{}, refuse(http.StatusBadRequest, "CallbackCommand is longer than "+strconv.Itoa(maxTypeLen)+" bytes")
 	}
-	ev.Type = command
-	ev.Subject = body.subject()
+	d := description{typ: command, subject: body.subject()}
 	if ms, ok := body.milliseconds(); ok {
 		if t, ok := saneTime(ms, c.now); ok {
-			ev.Time = t
+			d.time = t
 		}
 	}
-	return nil
+	return d, nil
 }
 
 func (p *tencentIM) accepted(ev *event.Event) []byte {
@@ -154,16 +153,14 @@ func (p *tencentIM) accepted(ev *event.Event) []byte {
 // allowEach allows the action for each user that the list of the body names.
 func (p *tencentIM) allowEach(body []byte, list string) []byte {
 	out := append(bytes.Clone(p.ok[:len(p.ok)-1]), `,"ResultItem":[`...)
-	first := true
+	comma := ""
 	last(parseJSON(body), list).ForEach(func(_, item gjson.Result) bool {
 		account := last(item, "To_Account")
 		if account.Type != gjson.String {
 			return true
 		}
-		if !first {
-			out = append(out, ',')
-		}
-		first = false
+		out = append(out, comma...)
+		comma = ","
 		out = append(out, `{"To_Account":`...)
 		out = append(out, account.Raw...)
 		out = append(out, `,"ResultCode":0,"ResultInfo":""}`...)
