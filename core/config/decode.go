@@ -56,6 +56,8 @@ type decoder struct {
 	functions expr.Functions
 
 	sources, sinks, plugins, pipelines names
+	// secret are the attributes about which nothing may be told.
+	secret map[*hclsyntax.Attribute]bool
 }
 
 // names are the names of one kind, with where they are.
@@ -69,7 +71,7 @@ func newDecoder(files *sources, dir string, options Options) *decoder {
 		options.LookupEnv = os.LookupEnv
 	}
 	d := &decoder{
-		files: files, dir: dir, options: options,
+		files: files, dir: dir, options: options, secret: map[*hclsyntax.Attribute]bool{},
 		sources:   names{"source", map[string]hcl.Range{}},
 		sinks:     names{"sink", map[string]hcl.Range{}},
 		plugins:   names{"plugin", map[string]hcl.Range{}},
@@ -139,10 +141,18 @@ func (d *decoder) decode(bodies []*hclsyntax.Body) *Config {
 		}
 	}
 	d.checkPluginsUsed(plugins)
-	used := references{}
+	used := references{names: map[string]bool{}, unclear: map[string]bool{}}
 	for _, b := range root.body.Blocks {
-		if b.Type == "pipeline" && d.labels(b, pipelineSpec) && d.claim(d.pipelines, b.Labels[0], b.LabelRanges[0]) {
+		if b.Type != "pipeline" {
+			if !slices.Contains(slices.Concat(rootSpec.blocks, rootSpec.repeated), b.Type) {
+				used.unclear["source"], used.unclear["sink"] = true, true // it may be a pipeline
+			}
+			continue
+		}
+		if d.labels(b, pipelineSpec) && d.claim(d.pipelines, b.Labels[0], b.LabelRanges[0]) {
 			cfg.Pipelines = append(cfg.Pipelines, d.decodePipeline(b, used))
+		} else {
+			used.unclear["source"], used.unclear["sink"] = true, true
 		}
 	}
 	d.checkUsed(used)
@@ -167,18 +177,34 @@ func (d *decoder) merge(bodies []*hclsyntax.Body) *hclsyntax.Body {
 	return all
 }
 
-// constant evaluates an expression that does not depend on an event.
-func (d *decoder) constant(e hclsyntax.Expression) (cty.Value, bool) {
-	program, diags := expr.Compile(e, expr.ConfigScope, d.functions)
+// constant evaluates an attribute that does not depend on an event.
+func (d *decoder) constant(attr *hclsyntax.Attribute) (cty.Value, bool) {
+	program, diags := expr.Compile(attr.Expr, expr.ConfigScope, d.functions)
+	if d.secret[attr] {
+		discreet(attr.Name, diags)
+	}
 	d.problems.add(diags...)
 	if program == nil || diags.HasErrors() {
 		return cty.NilVal, false
 	}
 	v, ok := program.Constant()
 	if !ok {
-		d.problems.errorAt(e.Range(), "Not a constant", "This value has to be the same for all events.")
+		d.problems.errorAt(attr.Expr.Range(), "Not a constant", "This value has to be the same for all events.")
 	}
 	return v, ok
+}
+
+// discreet takes out of diagnostics about a secret what they say about it: one
+// without quotes reads as names and operators, and messages tell names. What env
+// and file say is about a name that is not secret.
+func discreet(name string, diags hcl.Diagnostics) {
+	for _, diag := range diags {
+		if slices.ContainsFunc(functionNames(), func(f string) bool { return strings.HasPrefix(diag.Detail, f+": ") }) {
+			continue
+		}
+		diag.Summary = fmt.Sprintf("Wrong value of %q", name)
+		diag.Detail = "It cannot be evaluated. Write it in quotes, or as env(\"NAME\")."
+	}
 }
 
 // resolve makes a path absolute against the configuration's folder.

@@ -21,14 +21,22 @@ var (
 	transformSpec = &spec{name: "transform", attributes: []string{"body", "content_type", "headers"}}
 )
 
-// references are the sources and sinks that pipelines refer to, as "sink.audit".
-type references map[string]bool
+// references are the sources and sinks that pipelines refer to.
+type references struct {
+	// names has the references as they are written: "sink.audit".
+	names map[string]bool
+	// unclear has the kinds ("sink") of which a reference was wrong, so that
+	// nobody can say what is not used.
+	unclear map[string]bool
+}
 
 func (d *decoder) decodePipeline(b *hclsyntax.Block, used references) pipeline.Pipeline {
 	s := d.section(pipelineSpec, b.Body, blockName(b), b.DefRange())
 	out := pipeline.Pipeline{Name: b.Labels[0]}
 	if s.require("from", "[source.NAME]") {
 		out.From = s.references("from", d.sources, used)
+	} else {
+		used.unclear["source"] = true
 	}
 	if attr := s.attribute("match"); attr != nil {
 		program, diags := expr.CompileMatch(attr.Expr, d.functions)
@@ -39,6 +47,8 @@ func (d *decoder) decodePipeline(b *hclsyntax.Block, used references) pipeline.P
 	}
 	if s.require("to", "[sink.NAME]") {
 		out.Sinks = s.references("to", d.sinks, used)
+	} else {
+		used.unclear["sink"] = true
 	}
 	if t := s.block(transformSpec); t != nil {
 		out.Transform = t.transform()
@@ -49,6 +59,12 @@ func (d *decoder) decodePipeline(b *hclsyntax.Block, used references) pipeline.P
 // references reads a list of references to one kind of block.
 func (s *section) references(name string, n names, used references) []string {
 	attr := s.attribute(name)
+	before := len(s.d.problems.list)
+	defer func() {
+		if len(s.d.problems.list) > before {
+			used.unclear[n.kind] = true
+		}
+	}()
 	example := fmt.Sprintf("Write a list of references: %s = [%s.NAME].", name, n.kind)
 	tuple, ok := attr.Expr.(*hclsyntax.TupleConsExpr)
 	if !ok {
@@ -83,7 +99,7 @@ func (s *section) references(name string, n names, used references) []string {
 			s.wrong(name, e.Range(), "It is in the list twice.")
 		default:
 			out = append(out, target)
-			used[ref] = true
+			used.names[ref] = true
 		}
 	}
 	return out
@@ -167,12 +183,12 @@ func (s *section) compileText(e hclsyntax.Expression) pipeline.Text {
 // checkUsed warns about what is configured but never takes part.
 func (d *decoder) checkUsed(used references) {
 	for name, rng := range d.sinks.at {
-		if !used["sink."+name] {
+		if !used.names["sink."+name] && !used.unclear["sink"] {
 			d.problems.warnAt(rng, fmt.Sprintf("Sink %q is not used", name), "No pipeline sends events to it.")
 		}
 	}
 	for name, rng := range d.sources.at {
-		if !used["source."+name] {
+		if !used.names["source."+name] && !used.unclear["source"] {
 			d.problems.warnAt(rng, fmt.Sprintf("Source %q is not used", name),
 				"No pipeline takes its events: they would be accepted, counted as unrouted, and gone.")
 		}

@@ -17,6 +17,7 @@ import (
 var (
 	sinkSpec = &spec{
 		name: "sink", labels: []string{"TYPE", "NAME"},
+		secrets:    true,
 		attributes: []string{"timeout", "max_in_flight"},
 		blocks:     []string{"config", "batch", "retry"},
 		later: map[string]string{
@@ -33,6 +34,7 @@ var (
 
 	pluginSpec = &spec{
 		name: "plugin", labels: []string{"TYPE"},
+		secrets:    true,
 		attributes: []string{"command", "sha256", "env"},
 	}
 )

@@ -18,22 +18,26 @@ var (
 	// sourceSpec has what all sources have; sourceTypes has the rest.
 	sourceSpec = &spec{
 		name: "source", labels: []string{"TYPE", "NAME"},
+		secrets:    true,
 		attributes: []string{"path", "max_body", "allow_from", "type", "subject", "time"},
 		blocks:     []string{"rate_limit"},
 	}
 	tencentSpec = &spec{
 		name: "source", labels: sourceSpec.labels,
+		secrets:    true,
 		attributes: append([]string{"sdk_app_ids", "tokens", "window"}, sourceSpec.attributes...),
 		blocks:     sourceSpec.blocks,
 	}
 	httpSpec = &spec{
 		name: "source", labels: sourceSpec.labels,
+		secrets:    true,
 		attributes: sourceSpec.attributes,
 		blocks:     append([]string{"verify"}, sourceSpec.blocks...),
 	}
 	rateSpec = &spec{name: "rate_limit", attributes: []string{"per_second", "burst"}}
 	hmacSpec = &spec{
 		name: "verify", labels: []string{"hmac"},
+		secrets:    true,
 		attributes: []string{"header", "prefix", "algorithm", "encoding", "secrets"},
 	}
 )
@@ -96,10 +100,9 @@ func (s *section) requestText(name string) pipeline.Text {
 
 func (s *section) rate() *Rate {
 	r := &Rate{}
-	if !s.require("per_second", "100") || !s.float("per_second", &r.PerSecond, 0.001, 1_000_000) {
-		return nil
-	}
-	r.Burst = int(math.Ceil(r.PerSecond))
+	s.require("per_second", "100")
+	s.float("per_second", &r.PerSecond, 0.001, 1_000_000)
+	r.Burst = max(int(math.Ceil(r.PerSecond)), 1)
 	s.integer("burst", &r.Burst, 1, 1_000_000)
 	return r
 }

@@ -33,7 +33,7 @@ func configFunctions(files *sources, dir string, lookup func(string) (string, bo
 			Type:     function.StaticReturnType(cty.String),
 			Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
 				if len(args) > 2 {
-					return cty.NilVal, errors.New(`env takes a name and, if you want, a default: env("NAME", "default")`)
+					return cty.NilVal, errors.New(`it takes a name and, if you want, a default: env("NAME", "default")`)
 				}
 				name := args[0].AsString()
 				if !envPattern.MatchString(name) {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"regexp"
+	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -24,26 +25,31 @@ func (s *sources) hideValue(rng hcl.Range) {
 }
 
 func (s *sources) hideTokens(tokens hclsyntax.Tokens) {
-	call := 0 // how many parentheses are open since env( or file(
+	// call is how many parentheses are open since env( or file(, plus one. What
+	// follows up to a comma is a name.
+	call, name := 0, false
 	for i, tok := range tokens {
 		if call > 0 {
 			switch tok.Type {
 			case hclsyntax.TokenOParen:
 				call++
 			case hclsyntax.TokenCParen:
-				call--
+				if call--; call == 1 {
+					call = 0
+				}
+				continue
+			case hclsyntax.TokenComma:
+				name = false
 			}
-			if call > 1 || tok.Type != hclsyntax.TokenOParen {
+			if name {
 				continue
 			}
 		}
 		switch tok.Type {
 		case hclsyntax.TokenIdent:
-			name := string(tok.Bytes)
-			if (name == "env" || name == "file") && i+1 < len(tokens) && tokens[i+1].Type == hclsyntax.TokenOParen {
-				// What follows is a name. The default of env may be secret, but then
-				// it is among the secrets already.
-				call = 1
+			function := string(tok.Bytes)
+			if slices.Contains(functionNames(), function) && i+1 < len(tokens) && tokens[i+1].Type == hclsyntax.TokenOParen {
+				call, name = 1, true
 				continue
 			}
 		case hclsyntax.TokenOBrack, hclsyntax.TokenCBrack, hclsyntax.TokenOParen, hclsyntax.TokenCParen,

@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
+
+	"github.com/callbackd/callbackd/plugins/schema"
 )
 
 // spec lists what a block may hold. All that is not in it is a mistake, so that
@@ -24,6 +26,8 @@ type spec struct {
 	// attributes and blocks are the names that are known; a block of blocks may be
 	// there once, of repeated any number of times.
 	attributes, blocks, repeated []string
+	// secrets: an attribute that is not known may be a misspelled secret.
+	secrets bool
 	// later holds names that will mean something, with what they will do.
 	later map[string]string
 }
@@ -53,9 +57,10 @@ func (d *decoder) section(s *spec, body *hclsyntax.Body, what string, rng hcl.Ra
 				fmt.Sprintf("Write %s { … }, without the equals sign.", name))
 		default:
 			d.problems.errorAt(attr.NameRange, fmt.Sprintf("Unknown attribute %q", name),
-				fmt.Sprintf("%s does not have it. %s", capital(what), choose(name, known, "names")))
-			// A misspelled name says nothing about how secret its value is.
-			d.files.hideValue(attr.Expr.Range())
+				fmt.Sprintf("%s %s", lacks(what), choose(name, known, "names")))
+			if s.secrets || secretName.MatchString(name) {
+				d.files.hideValue(attr.Expr.Range())
+			}
 		}
 	}
 	first := map[string]*hclsyntax.Block{}
@@ -74,9 +79,10 @@ func (d *decoder) section(s *spec, body *hclsyntax.Body, what string, rng hcl.Ra
 		case slices.Contains(s.attributes, b.Type):
 			d.problems.errorAt(b.DefRange(), fmt.Sprintf("%q is an attribute", b.Type),
 				fmt.Sprintf("Write %s = …, with an equals sign.", b.Type))
+			d.files.hideBody(b.Body)
 		default:
 			d.problems.errorAt(b.DefRange(), fmt.Sprintf("Unknown block %q", b.Type),
-				fmt.Sprintf("%s does not have it. %s", capital(what), choose(b.Type, known, "names")))
+				fmt.Sprintf("%s %s", lacks(what), choose(b.Type, known, "names")))
 			d.files.hideBody(b.Body)
 		}
 	}
@@ -142,7 +148,7 @@ func (s *section) require(name, example string) bool {
 		return true
 	}
 	s.d.problems.errorAt(s.rng, fmt.Sprintf("Missing attribute %q", name),
-		fmt.Sprintf("%s needs it: write %s = %s.", capital(s.what), name, example))
+		fmt.Sprintf("The block %s needs it: write %s = %s.", s.what, name, example))
 	return false
 }
 
@@ -158,7 +164,7 @@ func (s *section) constant(name string) (v cty.Value, expr hclsyntax.Expression,
 	if attr == nil {
 		return cty.NilVal, nil, false
 	}
-	v, ok = s.d.constant(attr.Expr)
+	v, ok = s.d.constant(attr)
 	if !ok || v.IsNull() {
 		return cty.NilVal, nil, false
 	}
@@ -222,7 +228,7 @@ func (s *section) duration(name string, dst *time.Duration, least, most time.Dur
 		s.wrong(name, e.Range(), sentence(errDuration.Error()))
 		return
 	}
-	d, err := parseDuration(v.AsString())
+	d, err := schema.ParseDuration(v.AsString())
 	switch {
 	case err != nil:
 		s.wrong(name, e.Range(), sentence(err.Error()))
@@ -243,7 +249,7 @@ func (s *section) size(name string, dst *int64, least, most int64) {
 		s.wrong(name, e.Range(), sentence(errSize.Error()))
 		return
 	}
-	n, err := parseSize(v.AsString())
+	n, err := schema.ParseSize(v.AsString())
 	switch {
 	case err != nil:
 		s.wrong(name, e.Range(), sentence(err.Error()))
@@ -295,19 +301,18 @@ func (s *section) integer(name string, dst *int, least, most int) {
 	}
 }
 
-func (s *section) float(name string, dst *float64, least, most float64) bool {
+func (s *section) float(name string, dst *float64, least, most float64) {
 	f, rng, ok := s.number(name)
 	if !ok {
-		return false
+		return
 	}
 	n, _ := f.Float64()
 	if n < least || n > most || math.IsNaN(n) {
 		s.wrong(name, rng, fmt.Sprintf("It may be %s to %s.",
 			strconv.FormatFloat(least, 'f', -1, 64), strconv.FormatFloat(most, 'f', -1, 64)))
-		return false
+		return
 	}
 	*dst = n
-	return true
 }
 
 // path is a path, made absolute against the configuration's folder.
@@ -375,7 +380,11 @@ func (s *section) secretTexts(name string, most int) []string {
 	if attr == nil {
 		return nil
 	}
+	s.d.secret[attr] = true
 	s.d.files.hideValue(attr.Expr.Range())
+	for _, text := range literals(attr.Expr) {
+		s.d.files.addSecret(text)
+	}
 	var out []string
 	for _, el := range s.texts(name, "texts") {
 		text := el.value.AsString()
@@ -443,10 +452,10 @@ func blockName(b *hclsyntax.Block) string {
 	return name
 }
 
-// capital begins a sentence. The names of blocks stay as they are written.
-func capital(what string) string {
+// lacks says that a block does not have something.
+func lacks(what string) string {
 	if what == "" {
-		return "It"
+		return "The configuration does not have it."
 	}
-	return "The block " + what
+	return "The block " + what + " does not have it."
 }

@@ -87,7 +87,7 @@ func (d *settingsDecoder) unknown(declared schema.Schema, body *hclsyntax.Body, 
 			d.problems.errorAt(attr.NameRange, fmt.Sprintf("Unknown setting %q", name),
 				fmt.Sprintf("%s does not have it. %s", owner, choose(name, known, "settings")))
 		}
-		d.cfg.files.hideValue(attr.Expr.Range())
+		d.cfg.files.hideObjectValues(attr.Expr)
 		for _, text := range literals(attr.Expr) {
 			d.cfg.files.addSecret(text)
 		}
@@ -217,7 +217,7 @@ func (d *settingsDecoder) compile(a *schema.Attribute, e hclsyntax.Expression) (
 	var diags hcl.Diagnostics
 	if a.PerEvent {
 		program, diags = expr.CompileSetting(e, d.cfg.functions, expr.Setting{
-			Type: a.Type, Escape: a.Escape, Duration: parseDuration, Size: parseSize,
+			Type: a.Type, Escape: a.Escape, Duration: schema.ParseDuration, Size: schema.ParseSize,
 			Path: func(path string) (string, error) { return resolve(d.cfg.Dir, path) },
 		})
 	} else {
@@ -228,14 +228,7 @@ func (d *settingsDecoder) compile(a *schema.Attribute, e hclsyntax.Expression) (
 		}
 	}
 	if a.Sensitive {
-		for _, diag := range diags {
-			// A secret without quotes reads as a name, which messages tell.
-			diag.Summary = fmt.Sprintf("Wrong value of %q", a.Name)
-			diag.Detail = fmt.Sprintf("It cannot be evaluated. Is it written in quotes, or as %s = env(\"NAME\")?", a.Name)
-			if call, ok := e.(*hclsyntax.FunctionCallExpr); ok && slices.Contains(functionNames(), call.Name) {
-				diag.Detail = fmt.Sprintf("%s failed.", call.Name)
-			}
-		}
+		discreet(a.Name, diags)
 	}
 	d.problems.add(diags...)
 	return program, program != nil && !diags.HasErrors()
@@ -331,12 +324,12 @@ func scalar(kind schema.Kind, v cty.Value, fromEnv bool, dir string) (schema.Val
 		if !isText {
 			return nil, errDuration
 		}
-		return parseDuration(v.AsString())
+		return schema.ParseDuration(v.AsString())
 	case schema.KindSize:
 		if !isText {
 			return nil, errSize
 		}
-		return parseSize(v.AsString())
+		return schema.ParseSize(v.AsString())
 	case schema.KindBool:
 		switch {
 		case v.Type() == cty.Bool:
