@@ -435,6 +435,36 @@ func TestTLSFilesChange(t *testing.T) {
 	}
 }
 
+// TestSlowBodyHTTP2: the read timeout holds for each stream of a connection.
+func TestSlowBodyHTTP2(t *testing.T) {
+	ca := newAuthority(t)
+	dir := t.TempDir()
+	settings := testSettings()
+	settings.ReadTimeout, settings.ReadHeaderTimeout = 300*time.Millisecond, 300*time.Millisecond
+	settings.TLS = &TLSFiles{CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem")}
+	cert, key := ca.issue(t, 1)
+	write(t, settings.TLS.CertFile, cert)
+	write(t, settings.TLS.KeyFile, key)
+	rig := newRig(t, settings, oneRoute(), httpSource())
+	addr, _ := rig.running(t)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool()}, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	body, never := io.Pipe()
+	defer func() { _ = never.Close() }()
+	resp, err := client.Post("https://"+addr+"/ci", "text/plain", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusRequestTimeout || resp.ProtoMajor != 2 {
+		t.Errorf("%s %s", resp.Proto, resp.Status)
+	}
+	if rig.kept.count() != 0 {
+		t.Error("it was kept")
+	}
+}
+
 func TestClientCertificates(t *testing.T) {
 	servers, clients, strangers := newAuthority(t), newAuthority(t), newAuthority(t)
 	dir := t.TempDir()

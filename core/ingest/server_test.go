@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/callbackd/callbackd/core/event"
-	"github.com/callbackd/callbackd/core/queue"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -77,7 +76,7 @@ func TestMetrics(t *testing.T) {
 	}
 	rig.do(post("/chat", "x"))
 	rig.do(post("/nowhere", "x"))
-	rig.kept.err = queue.ErrFull
+	rig.kept.err = errors.New("queue is full")
 	rig.do(post("/ci", "x"))
 	expectMetrics(t, rig, "callbackd_callbacks_total", `
 callbackd_callbacks_total{code="202",source="ci"} 3
@@ -157,7 +156,7 @@ func TestNotKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rig := newRig(t, testSettings(), oneRoute(), httpSource(), tencentSource())
 		for _, err := range []error{
-			queue.ErrFull, fmt.Errorf("append: %w", queue.ErrFailed), queue.ErrClosed, context.Canceled, errors.New("anything"),
+			errors.New("queue is full"), fmt.Errorf("append: %w", errors.New("queue has failed")), context.Canceled, context.DeadlineExceeded,
 		} {
 			rig.kept.err = err
 			w := rig.do(post("/ci", "x"))
