@@ -22,6 +22,10 @@ const (
 	pingAfter            = 15 * time.Second // HTTP/2: silence after which a connection is tested
 	pingTimeout          = 10 * time.Second
 	maxAnswerHeaderBytes = 64 << 10
+	// maxConnections also counts connections that are being made, some of them
+	// for attempts whose time is up already: when nobody answers, each attempt
+	// leaves one behind for up to connectTimeout.
+	maxConnections = 2 * maxInFlight
 	// writeBufferBytes lets the headers and a body of usual size leave in one
 	// write.
 	writeBufferBytes = 16 << 10
@@ -124,6 +128,7 @@ func (c *client) replaceTransport() error {
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: connectTimeout},
 		DisableCompression:     true, // answers are thrown away
+		MaxConnsPerHost:        maxConnections,
 		MaxIdleConns:           maxInFlight,
 		MaxIdleConnsPerHost:    maxInFlight,
 		IdleConnTimeout:        idleTimeout,

@@ -42,6 +42,10 @@ func newWebhook(c Config, now func() time.Time) (*webhook, error) {
 		return nil, err
 	}
 	client, err := newClient(s.files, s.proxy, c.AllowLinkLocal, now)
+	var wrong *settingError
+	if errors.As(err, &wrong) { // the files changed since resolve read them
+		return nil, sink.Invalid(wrong.path, wrong.summary, wrong.detail)
+	}
 	if err != nil {
 		return nil, err
 	}
