@@ -234,8 +234,9 @@ func (s *Source) evaluate(attribute string, text pipeline.Text, view *event.View
 		return value, ok
 	}
 	if s.complained.CompareAndSwap(false, true) {
-		s.logger.Warn("an expression of the source fails; its events get the value that the source derives",
-			"attribute", attribute, "error", err)
+		// Not the error: it may quote what the sender sent.
+		s.logger.Warn("an expression of the source fails; such events get the value that the source derives",
+			"attribute", attribute, "event", view.Event.ID.String())
 	}
 	return "", false
 }
