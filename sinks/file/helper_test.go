@@ -8,11 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/callbackd/callbackd/plugins/sink"
 )
@@ -63,11 +66,35 @@ func helper() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		select {}
 	}
+	if args[0] == "limit" {
+		helperLimit(s)
+		return
+	}
 	first, err := strconv.Atoi(args[2])
 	if err != nil {
 		panic(err)
 	}
 	helperAppend(s, first)
+}
+
+// helperLimit delivers events until a file size limit is reached.
+func helperLimit(s *fileSink) {
+	signal.Ignore(unix.SIGXFSZ) // as main does
+	const limit = 10_000
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
+		panic(err)
+	}
+	evs := make([]sink.Event, helperBatch)
+	for i := range evs {
+		evs[i].Body = helperBody(i)
+	}
+	for n := helperBatch; ; n += helperBatch {
+		if errs := s.DeliverBatch(context.Background(), evs); errs != nil {
+			fmt.Println(errs[0])
+			return
+		}
+		fmt.Println("delivered", n)
+	}
 }
 
 // helperAppend delivers numbered events until the process is killed, with two
