@@ -35,6 +35,8 @@ type JSON struct {
 	nodes []jsonNode
 	// wide finds the members of objects that are too large to walk each time.
 	wide map[uint32]map[string]uint32
+	// long finds the elements of lists that are.
+	long map[uint32][]uint32
 }
 
 // jsonNode is one value, or one name of an object. The values in a container
@@ -59,8 +61,8 @@ const (
 	JSONObject
 )
 
-// wideObject is how many members an object has at least to get an index.
-const wideObject = 48
+// walked is how many members or elements are walked before an index is made.
+const walked = 48
 
 // ParseJSON reads text, which must not change as long as the result is used. The
 // error is ErrNotJSON or ErrJSONTooLarge.
@@ -141,7 +143,7 @@ func (v JSONValue) Member(name string) (JSONValue, bool) {
 		}
 		count++
 	}
-	if count >= wideObject {
+	if count >= walked {
 		d.indexMembers(v.at, count)
 	}
 	if found == 0 {
@@ -168,6 +170,16 @@ func (v JSONValue) Element(i int64) (JSONValue, bool) {
 		return JSONValue{}, false
 	}
 	d := v.doc
+	if i >= walked {
+		elems, ok := d.long[v.at]
+		if !ok {
+			elems = d.indexElements(v.at)
+		}
+		if i >= int64(len(elems)) {
+			return JSONValue{}, false
+		}
+		return JSONValue{d, elems[i]}, true
+	}
 	for at, end := v.at+1, v.node().next; at < end; at = d.nodes[at].next {
 		if i == 0 {
 			return JSONValue{d, at}, true
@@ -175,6 +187,18 @@ func (v JSONValue) Element(i int64) (JSONValue, bool) {
 		i--
 	}
 	return JSONValue{}, false
+}
+
+func (d *JSON) indexElements(list uint32) []uint32 {
+	var elems []uint32
+	for at, end := list+1, d.nodes[list].next; at < end; at = d.nodes[at].next {
+		elems = append(elems, at)
+	}
+	if d.long == nil {
+		d.long = make(map[uint32][]uint32)
+	}
+	d.long[list] = elems
+	return elems
 }
 
 // Elements returns the elements of a JSONList.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 
@@ -181,8 +182,29 @@ func (b *builtin) invoke(f *frame, args []value, run func(*frame, []value) (valu
 	return value{}, fmt.Errorf("%s: %w", b.name, err)
 }
 
-// maxPattern is the length of a pattern that is not a constant.
+// maxPattern bounds the length, and the number of instructions, of a pattern that
+// is not a constant: how long matching takes grows with it.
 const maxPattern = 1000
+
+var errPattern = fmt.Errorf("%w: a pattern that depends on the event is too large", errLimit)
+
+func boundedPattern(f *frame, pattern string) (*regexp.Regexp, error) {
+	if len(pattern) > maxPattern {
+		return nil, errPattern
+	}
+	if err := f.spend(len(pattern) * valueCost); err != nil {
+		return nil, err
+	}
+	tree, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return nil, errors.New("the pattern is not a regular expression (RE2)")
+	}
+	prog, err := syntax.Compile(tree.Simplify())
+	if err != nil || len(prog.Inst) > maxPattern {
+		return nil, errPattern
+	}
+	return regexp.Compile(pattern)
+}
 
 // patternCall returns how to call a function with a pattern, which is compiled
 // here where it is a constant.
@@ -201,12 +223,9 @@ func (c *compiler) patternCall(b builtin, args []node) func(*frame, []value) (va
 		if !ok {
 			return value{}, typeError{want: "text", got: vals[b.pattern]}
 		}
-		if len(pattern) > maxPattern {
-			return value{}, fmt.Errorf("%w: a pattern that depends on the event may have %d bytes", errLimit, maxPattern)
-		}
-		re, err := regexp.Compile(pattern)
+		re, err := boundedPattern(f, pattern)
 		if err != nil {
-			return value{}, errors.New("the pattern is not a regular expression (RE2)")
+			return value{}, err
 		}
 		return b.match(f, re, vals)
 	}

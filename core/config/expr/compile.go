@@ -46,6 +46,10 @@ func (k kinds) String() string {
 	return strings.Join(names, " or ")
 }
 
+// never tells whether a value of k is never of one of the given kinds, unless it
+// is always null.
+func (k kinds) never(of kinds) bool { return k&of == 0 && k != canNull }
+
 func (x value) kinds() kinds {
 	switch x.kind {
 	case kindNull:
@@ -293,7 +297,7 @@ func (c *compiler) fold(n *node) {
 		return
 	}
 	f := newFrame(n.slots)
-	f.strict = true
+	f.strict = c.lenient == 0
 	val, err := n.eval(nil, f)
 	if err != nil {
 		if c.lenient == 0 {

@@ -39,7 +39,7 @@ func (c *compiler) template(e *hclsyntax.TemplateExpr, m mode) node {
 
 // templatePart reports a part that can never be text.
 func (c *compiler) templatePart(n node) {
-	if n.kinds&(canNull|canBool|canNumber|canText) == 0 {
+	if n.kinds.never(canBool | canNumber | canText) {
 		c.report(n.rng, "Invalid template", "Text is required in a template, but this is %s. Write jsonencode(…) for its JSON.", n.kinds)
 	}
 }
@@ -151,7 +151,7 @@ func (c *compiler) object(e *hclsyntax.ObjectConsExpr, m mode) node {
 	constant := true
 	for i, item := range e.Items {
 		keys[i], vals[i] = c.expr(item.KeyExpr, keyMode), c.expr(item.ValueExpr, m)
-		if keys[i].kinds&(canNull|canBool|canNumber|canText) == 0 {
+		if keys[i].kinds.never(canBool | canNumber | canText) {
 			c.report(keys[i].rng, "Invalid key", "A key is text, but this is %s.", keys[i].kinds)
 		}
 		n.uses(keys[i], vals[i])
@@ -234,7 +234,7 @@ func (c *compiler) forExpr(e *hclsyntax.ForExpr, m mode) node {
 	if level < 0 {
 		return c.failed(e.Range())
 	}
-	if coll.kinds&(canNull|canList|canObject) == 0 {
+	if coll.kinds.never(canList | canObject) {
 		c.report(coll.rng, "Invalid for", "A list or an object is required, but this is %s.", coll.kinds)
 	}
 	keySlot, valSlot := 2*level, 2*level+1

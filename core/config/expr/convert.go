@@ -60,7 +60,7 @@ func (c *compiler) checkWanted(p *Program, w want, set Setting) {
 			return
 		}
 	}
-	if p.root.kinds&(takes|canNull) == 0 {
+	if p.root.kinds.never(takes) {
 		c.report(p.rng, "Wrong type", "%s is required, but this is %s.", sentence(takes.String()), p.root.kinds)
 		return
 	}

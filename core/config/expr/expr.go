@@ -43,8 +43,8 @@ import (
 const (
 	// MaxDepth is how deep an expression may be nested.
 	MaxDepth = 4000
-	// MaxWork is how much one evaluation may handle: the bytes of text and 16 for
-	// each value that it produces, or passes to a function.
+	// MaxWork is how much one evaluation may handle: the bytes of text and 64 for
+	// each value that it reads, produces, or passes to a function.
 	MaxWork = 128 << 20
 	// MaxText is the length of a text that an evaluation produces, in bytes.
 	MaxText = 32 << 20

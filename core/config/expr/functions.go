@@ -57,7 +57,7 @@ func textFunctions() []builtin {
 			}),
 		ofText("split", "split(separator, text)", "The list of the parts of the text.", canList,
 			func(s []string) (value, error) {
-				if strings.Count(s[1], s[0]) > MaxWork/valueCost/4 {
+				if strings.Count(s[1], s[0]) > MaxWork/valueCost {
 					return value{}, errTooMuchWork
 				}
 				parts := strings.Split(s[1], s[0])

@@ -4,10 +4,13 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"net/url"
+	"unicode/utf16"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/callbackd/callbackd/core/event"
 )
@@ -22,16 +25,10 @@ func encodingFunctions() []builtin {
 				return textValue(string(text)), err
 			},
 		},
-		ofText("jsondecode", "jsondecode(text)", "The value that the JSON text is.", canAnything, func(s []string) (value, error) {
-			doc, err := event.ParseJSON([]byte(s[0]))
-			switch {
-			case errors.Is(err, event.ErrNotJSON):
-				return value{}, errors.New("the text is not JSON")
-			case err != nil:
-				return value{}, errors.Join(errLimit, err)
-			}
-			return fromJSON(doc.Root())
-		}),
+		{
+			name: "jsondecode", usage: "jsondecode(text)", min: 1, max: 1, kinds: canAnything, run: jsonDecodeFunc,
+			doc: "The value that the JSON text is.",
+		},
 		ofText("base64encode", "base64encode(text)", "The text in base64.", canText,
 			func(s []string) (value, error) {
 				return textValue(base64.StdEncoding.EncodeToString([]byte(s[0]))), nil
@@ -52,6 +49,21 @@ func encodingFunctions() []builtin {
 	}
 }
 
+func jsonDecodeFunc(f *frame, args []value) (value, error) {
+	s, err := args[0].needText()
+	if err != nil {
+		return value{}, err
+	}
+	doc, err := event.ParseJSON([]byte(s))
+	switch {
+	case errors.Is(err, event.ErrNotJSON):
+		return value{}, errors.New("the text is not JSON")
+	case err != nil:
+		return value{}, errors.Join(errLimit, err)
+	}
+	return fromJSON(f, doc.Root())
+}
+
 // appendJSON appends x as JSON, as HCL's jsonencode writes it: names sorted,
 // numbers in full.
 func appendJSON(f *frame, b []byte, x value) ([]byte, error) {
@@ -67,7 +79,7 @@ func appendJSON(f *frame, b []byte, x value) ([]byte, error) {
 	}
 	switch x.kind {
 	case kindText:
-		return appendQuoted(b, x.str)
+		return appendQuoted(b, x.str), nil
 	case kindBool, kindInt, kindBig:
 		s, _ := x.text()
 		return append(b, s...), nil
@@ -89,10 +101,8 @@ func appendJSON(f *frame, b []byte, x value) ([]byte, error) {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			if b, err = appendQuoted(b, name); err != nil {
-				return nil, err
-			}
-			if b, err = appendJSON(f, append(b, ':'), o.vals[i]); err != nil {
+			b = append(appendQuoted(b, name), ':')
+			if b, err = appendJSON(f, b, o.vals[i]); err != nil {
 				return nil, err
 			}
 		}
@@ -101,15 +111,57 @@ func appendJSON(f *frame, b []byte, x value) ([]byte, error) {
 	return append(b, "null"...), nil
 }
 
-// appendQuoted appends s as encoding/json writes it.
-func appendQuoted(b []byte, s string) ([]byte, error) {
-	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' || c >= 0x7f {
-			quoted, err := json.Marshal(s)
-			return append(b, quoted...), err
-		}
-	}
+// appendQuoted appends s as encoding/json writes it. But a combining character
+// after an escape is escaped, too: normal form C would make one letter of it and
+// the last letter of the escape.
+func appendQuoted(b []byte, s string) []byte {
 	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"'), nil
+	afterEscape := false
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c < utf8.RuneSelf {
+			i++
+			before := len(b)
+			b = appendASCII(b, c)
+			afterEscape = len(b) > before+1
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && size == 1, r == '\u2028', r == '\u2029',
+			afterEscape && !norm.NFC.PropertiesString(s[i:]).BoundaryBefore():
+			for _, unit := range utf16.Encode([]rune{r}) {
+				b = fmt.Appendf(b, `\u%04x`, unit)
+			}
+			afterEscape = true
+		default:
+			b = append(b, s[i:i+size]...)
+			afterEscape = false
+		}
+		i += size
+	}
+	return append(b, '"')
+}
+
+func appendASCII(b []byte, c byte) []byte {
+	switch c {
+	case '"', '\\':
+		return append(b, '\\', c)
+	case '\b':
+		return append(b, `\b`...)
+	case '\f':
+		return append(b, `\f`...)
+	case '\n':
+		return append(b, `\n`...)
+	case '\r':
+		return append(b, `\r`...)
+	case '\t':
+		return append(b, `\t`...)
+	case '<', '>', '&':
+		return fmt.Appendf(b, `\u%04x`, c)
+	}
+	if c < 0x20 {
+		return fmt.Appendf(b, `\u%04x`, c)
+	}
+	return append(b, c)
 }

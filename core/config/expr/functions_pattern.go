@@ -80,7 +80,7 @@ func regexAllFunc(f *frame, re *regexp.Regexp, args []value) (value, error) {
 		return value{}, err
 	}
 	elems := []value{}
-	for _, at := range re.FindAllStringSubmatchIndex(s, MaxWork/valueCost/16) {
+	for _, at := range re.FindAllStringSubmatchIndex(s, MaxWork/valueCost) {
 		if err := f.spend(len(at) * valueCost); err != nil {
 			return value{}, err
 		}

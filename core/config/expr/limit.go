@@ -8,7 +8,7 @@ import (
 )
 
 // valueCost is what a value counts for, besides its text: see MaxWork.
-const valueCost = 16
+const valueCost = 64
 
 // frame is what one evaluation needs besides the event.
 type frame struct {

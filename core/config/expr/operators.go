@@ -55,7 +55,7 @@ func (c *compiler) binary(e *hclsyntax.BinaryOpExpr) node {
 // operand reports an operand that can never be of the kinds an operator takes,
 // also a constant text that is no number.
 func (c *compiler) operand(n node, takes kinds) {
-	if n.kinds&(takes|canNull) == 0 {
+	if n.kinds.never(takes) {
 		c.report(n.rng, "Invalid operand", "%s is required, but this is %s.", sentence((takes &^ canText).String()), n.kinds)
 		return
 	}
@@ -129,15 +129,18 @@ func equality(rng hcl.Range, l, r node, want bool) testFunc {
 		switch {
 		case l.attr != nil:
 			attr := l.attr
-			return func(v *event.View, _ *frame) (bool, error) {
+			return func(v *event.View, f *frame) (bool, error) {
 				s, ok := attr(v)
 				same := ok && (s == text || !isASCII(s) && clean(s) == text)
-				return same == want, nil
+				return same == want, at(rng, f.spend(len(s)))
 			}
 		case l.data != nil:
 			data := l.data
-			return func(v *event.View, _ *frame) (bool, error) {
+			return func(v *event.View, f *frame) (bool, error) {
 				j, err := data(v)
+				if err == nil && f != nil {
+					err = f.spend(len(j.Raw()))
+				}
 				if err != nil {
 					return false, at(l.rng, err)
 				}
@@ -254,7 +257,7 @@ func (c *compiler) conditional(e *hclsyntax.ConditionalExpr, m mode) node {
 	yes, no := branch(e.TrueResult, true), branch(e.FalseResult, false)
 	n := node{rng: e.Range(), kinds: yes.kinds | no.kinds}
 	n.uses(cond, yes, no)
-	if cond.constant {
+	if decided(cond, true) || decided(cond, false) {
 		taken := no
 		if decided(cond, true) {
 			taken = yes

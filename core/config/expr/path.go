@@ -52,16 +52,21 @@ func ofRequest(name string) bool {
 	return name == "headers" || name == "query" || name == "body" || name == "data"
 }
 
-func (a attribute) value(v *event.View) (value, error) {
+func (a attribute) value(v *event.View, f *frame) (value, error) {
 	switch {
 	case a.text != nil:
 		s, ok := a.text(v)
 		if !ok {
 			return value{}, nil
 		}
-		return textValue(clean(s)), nil
+		return textValue(clean(s)), f.spend(len(s))
 	case a.pairs != nil:
 		pairs := a.pairs(v)
+		for _, p := range pairs {
+			if err := f.spend(2*valueCost + len(p.Name) + len(p.Value)); err != nil {
+				return value{}, err
+			}
+		}
 		names, vals := make([]string, len(pairs)), make([]value, len(pairs))
 		for i, p := range pairs {
 			names[i], vals[i] = clean(p.Name), textValue(clean(p.Value))
@@ -72,7 +77,7 @@ func (a attribute) value(v *event.View) (value, error) {
 		if err != nil {
 			return value{}, err
 		}
-		return fromJSON(data)
+		return fromJSON(f, data)
 	}
 }
 
@@ -135,7 +140,7 @@ func take(f *frame, x value, s step) (value, error) {
 		if !ok {
 			return value{}, nil
 		}
-		return fromJSON(next)
+		return fromJSON(f, next)
 	case kindList:
 		elems := x.ref.(*list).elems
 		if s.index >= 0 && s.index < int64(len(elems)) {
@@ -241,7 +246,7 @@ func wholeEvent(rng hcl.Range) node {
 	return node{rng: rng, kinds: canObject, event: true, frame: true, eval: func(v *event.View, f *frame) (value, error) {
 		names, vals := make([]string, len(all)), make([]value, len(all))
 		for i, a := range all {
-			x, err := a.value(v)
+			x, err := a.value(v, f)
 			if err != nil {
 				return value{}, at(rng, err)
 			}
@@ -285,8 +290,8 @@ func (c *compiler) attribute(e hclsyntax.Expression, name string, rest hcl.Trave
 		pairs := a.pairs
 		return textNode(e.Range(), func(v *event.View) (string, bool) { return pairs(v).Get(key) })
 	case a.pairs != nil:
-		return node{rng: e.Range(), kinds: canObject, event: true, eval: func(v *event.View, _ *frame) (value, error) {
-			return a.value(v)
+		return node{rng: e.Range(), kinds: canObject, event: true, eval: func(v *event.View, f *frame) (value, error) {
+			return a.value(v, f)
 		}}
 	}
 	return dataNode(e.Range(), steps)
@@ -295,10 +300,13 @@ func (c *compiler) attribute(e hclsyntax.Expression, name string, rest hcl.Trave
 func textNode(rng hcl.Range, attr func(*event.View) (string, bool)) node {
 	return node{
 		rng: rng, kinds: canText | canNull, event: true, attr: attr,
-		eval: func(v *event.View, _ *frame) (value, error) {
+		eval: func(v *event.View, f *frame) (value, error) {
 			s, ok := attr(v)
 			if !ok {
 				return value{}, nil
+			}
+			if err := f.spend(len(s)); err != nil {
+				return value{}, at(rng, err)
 			}
 			return textValue(clean(s)), nil
 		},
@@ -323,12 +331,12 @@ func dataNode(rng hcl.Range, steps []step) node {
 	}
 	return node{
 		rng: rng, kinds: canAnything, event: true, data: walk,
-		eval: func(v *event.View, _ *frame) (value, error) {
+		eval: func(v *event.View, f *frame) (value, error) {
 			j, err := walk(v)
 			if err != nil {
 				return value{}, at(rng, err)
 			}
-			x, err := fromJSON(j)
+			x, err := fromJSON(f, j)
 			return x, at(rng, err)
 		},
 	}

@@ -110,8 +110,14 @@ func isASCII(s string) bool {
 }
 
 // fromJSON reads a value of a body. Lists and objects stay unopened.
-func fromJSON(v event.JSONValue) (value, error) {
-	switch v.Kind() {
+func fromJSON(f *frame, v event.JSONValue) (value, error) {
+	kind := v.Kind()
+	if kind == event.JSONText || kind == event.JSONNumber {
+		if err := f.spend(len(v.Raw())); err != nil {
+			return value{}, err
+		}
+	}
+	switch kind {
 	case event.JSONBool:
 		return boolean(v.Bool()), nil
 	case event.JSONNumber:
@@ -137,7 +143,7 @@ func (x value) open(f *frame) (value, error) {
 			if err := f.spend(valueCost); err != nil {
 				return value{}, err
 			}
-			elem, err := fromJSON(e)
+			elem, err := fromJSON(f, e)
 			if err != nil {
 				return value{}, err
 			}
@@ -151,7 +157,7 @@ func (x value) open(f *frame) (value, error) {
 		if err := f.spend(valueCost + len(name)); err != nil {
 			return value{}, err
 		}
-		val, err := fromJSON(m)
+		val, err := fromJSON(f, m)
 		if err != nil {
 			return value{}, err
 		}
@@ -243,28 +249,12 @@ func (x value) hasNull() bool {
 	case kindNull:
 		return true
 	case kindJSON:
-		return jsonHasNull(x.ref.(event.JSONValue))
+		opened, err := x.open(nil) // a name given twice counts once
+		return err == nil && opened.hasNull()
 	case kindList:
 		return slices.ContainsFunc(x.ref.(*list).elems, value.hasNull)
 	case kindObject:
 		return slices.ContainsFunc(x.ref.(*object).vals, value.hasNull)
-	}
-	return false
-}
-
-func jsonHasNull(v event.JSONValue) bool {
-	if v.Kind() == event.JSONNull {
-		return true
-	}
-	for e := range v.Elements() {
-		if jsonHasNull(e) {
-			return true
-		}
-	}
-	for _, m := range v.Members() {
-		if jsonHasNull(m) {
-			return true
-		}
 	}
 	return false
 }
@@ -286,7 +276,10 @@ func equal(f *frame, a, b value) (bool, error) {
 	case kindBig:
 		return bigEqual(a.ref.(*big.Float), b.ref.(*big.Float)), nil
 	case kindText:
-		return a.str == b.str, nil
+		if len(a.str) != len(b.str) {
+			return false, nil
+		}
+		return a.str == b.str, f.spend(len(a.str))
 	case kindList:
 		return equalAll(f, a.ref.(*list).elems, b.ref.(*list).elems)
 	default:
