@@ -60,6 +60,41 @@ func TestParseMode(t *testing.T) {
 	}
 }
 
+// The settings as they come from a configuration.
+func TestSettings(t *testing.T) {
+	cfg, err := sink.Decode[Config](map[string]any{"path": "/d/f"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := cfg.settings()
+	if err != nil || set.path != "/d/f" || set.format != formatEvent || !set.sync || set.mode != 0o640 || set.rotation != (rotation{}) {
+		t.Errorf("the defaults are %+v, %v", set, err)
+	}
+	cfg, err = sink.Decode[Config](map[string]any{
+		"path": "/d/f", "format": "body", "sync": "none", "mode": "0600",
+		"rotate": map[string]any{"max_size": "1MiB", "max_age": "24h", "keep": 7, "compress": true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := rotation{maxSize: 1 << 20, maxAge: 24 * time.Hour, keep: 7, compress: true}
+	set, err = cfg.settings()
+	if err != nil || set.format != formatBody || set.sync || set.mode != 0o600 || set.rotation != want {
+		t.Errorf("the settings are %+v, %v", set, err)
+	}
+	for name, settings := range map[string]map[string]any{
+		"path":            {},
+		"format":          {"path": "/d/f", "format": "xml"},
+		"mode":            {"path": "/d/f", "mode": "0777"},
+		"rotate":          {"path": "/d/f", "rotate": map[string]any{}},
+		"rotate.max_size": {"path": "/d/f", "rotate": map[string]any{"max_size": "1B"}},
+	} {
+		if _, err := sink.Decode[Config](settings); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%v: error %v, want one about %s", settings, err, name)
+		}
+	}
+}
+
 func TestEventFormat(t *testing.T) {
 	path := t.TempDir() + "/f"
 	cfg := bodyConfig(path)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/callbackd/callbackd/plugins/sink"
 )
 
 // A sink that is killed at any moment loses nothing that it reported as
@@ -92,6 +94,36 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}
 	if len(files) == 0 {
 		t.Error("nothing was rotated")
+	}
+}
+
+// A sink that is killed in the middle of a line leaves no torn line for the next
+// one to write on.
+func TestKilledInTheMiddleOfALine(t *testing.T) {
+	for format, want := range map[string]string{
+		// The torn event goes: it was not reported as delivered and comes again.
+		formatEvent: `{"specversion":"1.0","id":"1","source":"/","type":"","data":{}}` + "\n" +
+			`{"specversion":"1.0","id":"2","source":"/","type":"","data":{"second":2}}` + "\n",
+		// What a line may be is not known here: the torn one is ended.
+		formatBody: "{}\n" + `{"seco` + "\n" + `{"second":2}` + "\n",
+	} {
+		t.Run(format, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "audit.jsonl")
+			cmd, _ := startHelper(t, "half", path, format)
+			if err := cmd.Wait(); err == nil || err.Error() != "signal: killed" {
+				t.Fatalf("the helper ended with %v", err)
+			}
+			if torn := read(t, path); strings.HasSuffix(torn, "\n") {
+				t.Fatalf("nothing is torn: %q", torn)
+			}
+			cfg := bodyConfig(path)
+			cfg.Format = format
+			s := start(t, cfg)
+			if err := s.Deliver(t.Context(), sink.Event{ID: "2", Body: []byte(`{"second":2}`)}); err != nil {
+				t.Fatal(err)
+			}
+			wantFile(t, path, want)
+		})
 	}
 }
 

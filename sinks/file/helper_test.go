@@ -52,6 +52,10 @@ func startHelper(t *testing.T, args ...string) (*exec.Cmd, *bufio.Reader) {
 func helper() {
 	args := strings.Fields(os.Getenv(helperEnv))
 	cfg := bodyConfig(args[1])
+	if args[0] == "half" {
+		helperHalf(args[1], args[2])
+		return
+	}
 	if args[0] == "append" {
 		size, age := minMaxSize, time.Hour
 		cfg.Rotate = &RotateConfig{MaxSize: &size, MaxAge: &age, Compress: true}
@@ -75,6 +79,33 @@ func helper() {
 		panic(err)
 	}
 	helperAppend(s, first)
+}
+
+// helperHalf delivers two events, and is killed in the middle of writing the
+// second one.
+func helperHalf(path, format string) {
+	cfg := bodyConfig(path)
+	cfg.Format = format
+	set, err := cfg.settings()
+	if err != nil {
+		panic(err)
+	}
+	f := &faults{}
+	w := newWriter(set, slog.Default())
+	w.open = f.openTarget
+	s, err := run(set, w)
+	if err != nil {
+		panic(err)
+	}
+	if err := s.Deliver(context.Background(), sink.Event{ID: "1", Body: []byte("{}")}); err != nil {
+		panic(err)
+	}
+	f.write = func(h handle, p []byte) (int, error) {
+		_, err := h.Write(p[:len(p)/2])
+		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+		return 0, err
+	}
+	_ = s.Deliver(context.Background(), sink.Event{ID: "2", Body: []byte(`{"second":2}`)})
 }
 
 // helperLimit delivers events until a file size limit is reached.

@@ -55,6 +55,16 @@ func (f faultyFile) Sync() error {
 	return f.handle.Sync()
 }
 
+// openTarget opens a file that has the faults.
+func (f *faults) openTarget(path string, mode fs.FileMode) (handle, error) {
+	f.opened.Add(1)
+	h, err := openTarget(path, mode)
+	if err != nil {
+		return nil, err
+	}
+	return faultyFile{h, f}, nil
+}
+
 // startFaulty runs a sink on a file with faults.
 func startFaulty(t *testing.T, cfg Config, f *faults) *fileSink {
 	t.Helper()
@@ -63,14 +73,7 @@ func startFaulty(t *testing.T, cfg Config, f *faults) *fileSink {
 		t.Fatal(err)
 	}
 	w := newWriter(set, quiet())
-	w.open = func(path string, mode fs.FileMode) (handle, error) {
-		f.opened.Add(1)
-		h, err := openTarget(path, mode)
-		if err != nil {
-			return nil, err
-		}
-		return faultyFile{h, f}, nil
-	}
+	w.open = f.openTarget
 	s, err := run(set, w)
 	if err != nil {
 		t.Fatal(err)
@@ -207,10 +210,12 @@ func TestBatchesThatWaitShareASync(t *testing.T) {
 			return h.Sync()
 		}
 		var group sync.WaitGroup
-		for range 1 + more {
+		group.Go(func() { mustSend(t, s, "x") })
+		synctest.Wait() // it is in the sync
+		for range more {
 			group.Go(func() { mustSend(t, s, "x") })
 		}
-		synctest.Wait() // one is in the sync, the others wait
+		synctest.Wait() // they wait
 		close(release)
 		group.Wait()
 		if n := f.synced.Load(); n != 2 {

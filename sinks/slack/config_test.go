@@ -51,3 +51,31 @@ func TestValidate(t *testing.T) {
 		})
 	}
 }
+
+// The settings as they come from a configuration.
+func TestSettings(t *testing.T) {
+	cfg, err := sink.Decode[Config](map[string]any{
+		"webhook_url": hookURL, "text": "hello", "blocks": []any{map[string]any{"type": "divider"}},
+		"username": "u", "icon_emoji": ":x:", "thread_ts": "1.2",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := cfg.render(sink.Event{})
+	want := `{"text":"hello","blocks":[{"type":"divider"}],"username":"u","icon_emoji":":x:","thread_ts":"1.2"}`
+	if err != nil || !sameJSON(t, body, []byte(want)) {
+		t.Errorf("the message is %s, %v", body, err)
+	}
+	if cfg.WebhookURL.Reveal() != hookURL {
+		t.Error("the URL did not arrive")
+	}
+	for want, settings := range map[string]map[string]any{
+		"Neither webhook_url nor token": {"text": "x"},
+		"channel":                       {"token": "xoxb-1", "text": "x"},
+		"Neither text nor blocks":       {"webhook_url": hookURL},
+	} {
+		if _, err := sink.Decode[Config](settings); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+}
