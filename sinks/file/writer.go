@@ -18,6 +18,8 @@ const (
 	maxRewrites = 3
 	// rotateRetry is the pause after a rotation that failed.
 	rotateRetry = 10 * time.Second
+	// checkPatience is how long a check waits for the disk.
+	checkPatience = 2 * time.Second
 	// maxKeptBuffer is the size in bytes up to which a batch's buffer is reused.
 	maxKeptBuffer = 4 << 20
 )
@@ -117,13 +119,16 @@ func (w *writer) append(ctx context.Context, b *batch) error {
 	}
 }
 
-// check tells whether the next batch could be written.
+// check tells whether the next batch could be written. A disk that hangs is an
+// answer too: one that comes late would be taken for a plugin that hangs.
 func (w *writer) check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, checkPatience, fmt.Errorf("the disk of %s has not answered for %s", w.path, checkPatience))
+	defer cancel()
 	done := make(chan error, 1)
 	select {
 	case w.checks <- done:
 	case <-ctx.Done():
-		return fmt.Errorf("waiting for the disk: %w", ctx.Err())
+		return context.Cause(ctx)
 	case <-w.stopped:
 		return errClosed
 	}
@@ -131,7 +136,7 @@ func (w *writer) check(ctx context.Context) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("waiting for the disk: %w", ctx.Err())
+		return context.Cause(ctx)
 	}
 }
 

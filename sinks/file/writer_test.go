@@ -262,6 +262,30 @@ func TestAHungDiskHoldsNobodyLongerThanItsTime(t *testing.T) {
 	<-s.writer.stopped
 }
 
+func TestACheckOfAHungDiskIsAnswered(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	synctest.Test(t, func(t *testing.T) {
+		var f faults
+		s := startFaulty(t, bodyConfig(path), &f)
+		release := make(chan struct{})
+		f.sync = func(h handle) error {
+			<-release
+			return h.Sync()
+		}
+		var group sync.WaitGroup
+		group.Go(func() { mustSend(t, s, "x") })
+		synctest.Wait()
+		if err := s.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "has not answered for 2s") {
+			t.Errorf("error %v, want one that says that the disk does not answer", err)
+		}
+		close(release)
+		group.Wait()
+		if err := s.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestABatchWhoseTimeIsUpIsNotWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	set, err := bodyConfig(path).settings()
