@@ -37,6 +37,14 @@ type JSON struct {
 	wide map[uint32]map[string]uint32
 	// long finds the elements of lists that are.
 	long map[uint32][]uint32
+	// recent holds members that were looked up: pipelines ask for the same ones.
+	recent [8]lookup
+}
+
+type lookup struct {
+	object uint32 // plus 1; 0: there is nothing here
+	found  uint32 // 0: the object has no such member
+	name   string
 }
 
 // jsonNode is one value, or one name of an object. The values in a container
@@ -131,14 +139,33 @@ func (v JSONValue) Member(name string) (JSONValue, bool) {
 		return JSONValue{}, false
 	}
 	d := v.doc
-	if index, ok := d.wide[v.at]; ok {
-		at, ok := index[name]
-		return JSONValue{d, at}, ok
+	slot := &d.recent[0]
+	if name != "" {
+		slot = &d.recent[(len(name)+int(name[0]))%len(d.recent)]
+	}
+	if slot.object != v.at+1 || slot.name != name {
+		*slot = lookup{v.at + 1, v.member(name), name}
+	}
+	if slot.found == 0 {
+		return JSONValue{}, false
+	}
+	return JSONValue{d, slot.found}, true
+}
+
+// member returns the node of a member, 0 where there is none.
+func (v JSONValue) member(name string) uint32 {
+	d := v.doc
+	if d.wide != nil {
+		if index, ok := d.wide[v.at]; ok {
+			return index[name]
+		}
 	}
 	var found uint32
 	count := 0
-	for at, end := v.at+1, v.node().next; at < end; at = d.nodes[at+1].next {
-		if d.textIs(&d.nodes[at], name) {
+	nodes := d.nodes
+	for at, end := v.at+1, nodes[v.at].next; at < end; at = nodes[at+1].next {
+		n := &nodes[at]
+		if (!n.plain || int(n.end-n.start) == len(name)) && d.textIs(n, name) {
 			found = at + 1
 		}
 		count++
@@ -146,10 +173,7 @@ func (v JSONValue) Member(name string) (JSONValue, bool) {
 	if count >= walked {
 		d.indexMembers(v.at, count)
 	}
-	if found == 0 {
-		return JSONValue{}, false
-	}
-	return JSONValue{d, found}, true
+	return found
 }
 
 func (d *JSON) indexMembers(object uint32, count int) {

@@ -13,9 +13,8 @@ import (
 type View struct {
 	Event *Event
 
-	data     JSON
-	dataErr  error
-	dataRead bool
+	data    *JSON // nil: not read yet
+	dataErr error
 
 	text     string
 	textRead bool
@@ -28,13 +27,13 @@ func NewView(ev *Event) *View { return &View{Event: ev} }
 // Data returns the body as JSON: null where it is not JSON. A body beyond the
 // bounds of JSON is an ErrJSONTooLarge.
 func (v *View) Data() (JSONValue, error) {
-	if !v.dataRead {
-		v.dataRead = true
+	if v.data == nil {
+		v.data = &JSON{}
 		v.dataErr = v.data.parse(v.Event.Body)
 	}
 	switch {
 	case v.dataErr == nil:
-		return JSONValue{doc: &v.data}, nil
+		return v.data.Root(), nil
 	case errors.Is(v.dataErr, ErrNotJSON):
 		return JSONValue{}, nil
 	default:

@@ -118,12 +118,20 @@ func appendQuoted(b []byte, s string) []byte {
 	b = append(b, '"')
 	afterEscape := false
 	for i := 0; i < len(s); {
+		run := i
+		for run < len(s) && asIs(s[run]) {
+			run++
+		}
+		if run > i {
+			b = append(b, s[i:run]...)
+			i, afterEscape = run, false
+			continue
+		}
 		c := s[i]
 		if c < utf8.RuneSelf {
 			i++
-			before := len(b)
-			b = appendASCII(b, c)
-			afterEscape = len(b) > before+1
+			b = appendEscape(b, c)
+			afterEscape = true
 			continue
 		}
 		r, size := utf8.DecodeRuneInString(s[i:])
@@ -143,7 +151,12 @@ func appendQuoted(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-func appendASCII(b []byte, c byte) []byte {
+// asIs tells whether c stands for itself in JSON.
+func asIs(c byte) bool {
+	return c >= 0x20 && c < utf8.RuneSelf && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&'
+}
+
+func appendEscape(b []byte, c byte) []byte {
 	switch c {
 	case '"', '\\':
 		return append(b, '\\', c)
@@ -157,11 +170,7 @@ func appendASCII(b []byte, c byte) []byte {
 		return append(b, `\r`...)
 	case '\t':
 		return append(b, `\t`...)
-	case '<', '>', '&':
-		return fmt.Appendf(b, `\u%04x`, c)
 	}
-	if c < 0x20 {
-		return fmt.Appendf(b, `\u%04x`, c)
-	}
-	return append(b, c)
+	const hex = "0123456789abcdef"
+	return append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
 }

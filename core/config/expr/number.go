@@ -34,6 +34,27 @@ func number(n *big.Float) (value, error) {
 	return value{kind: kindBig, ref: n}, nil
 }
 
+// smallInt reads a whole number of at most 18 digits, as most are.
+func smallInt(s []byte) (i int64, ok bool) {
+	digits := s
+	if len(s) > 0 && s[0] == '-' {
+		digits = s[1:]
+	}
+	if len(digits) == 0 || len(digits) > 18 {
+		return 0, false
+	}
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		i = i*10 + int64(c-'0')
+	}
+	if len(digits) < len(s) {
+		i = -i
+	}
+	return i, true
+}
+
 // parseNumber reads a number as HCL does.
 func parseNumber(s string) (value, error) {
 	if len(s) < 19 {

@@ -132,7 +132,12 @@ func equality(rng hcl.Range, l, r node, want bool) testFunc {
 			return func(v *event.View, f *frame) (bool, error) {
 				s, ok := attr(v)
 				same := ok && (s == text || !isASCII(s) && clean(s) == text)
-				return same == want, at(rng, f.spend(len(s)))
+				if f != nil {
+					if err := f.spend(len(s)); err != nil {
+						return false, at(rng, err)
+					}
+				}
+				return same == want, nil
 			}
 		case l.data != nil:
 			data := l.data
@@ -159,7 +164,10 @@ func equality(rng hcl.Range, l, r node, want bool) testFunc {
 			return false, err
 		}
 		same, err := equal(f, x, y)
-		return same == want, at(rng, err)
+		if err != nil {
+			return false, at(rng, err)
+		}
+		return same == want, nil
 	}
 }
 

@@ -337,7 +337,10 @@ func dataNode(rng hcl.Range, steps []step) node {
 				return value{}, at(rng, err)
 			}
 			x, err := fromJSON(f, j)
-			return x, at(rng, err)
+			if err != nil {
+				return value{}, at(rng, err)
+			}
+			return x, nil
 		},
 	}
 }

@@ -101,6 +101,12 @@ func clean(s string) string {
 }
 
 func isASCII(s string) bool {
+	for len(s) >= 8 {
+		if (s[0] | s[1] | s[2] | s[3] | s[4] | s[5] | s[6] | s[7]) >= utf8.RuneSelf {
+			return false
+		}
+		s = s[8:]
+	}
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
 			return false
@@ -121,6 +127,9 @@ func fromJSON(f *frame, v event.JSONValue) (value, error) {
 	case event.JSONBool:
 		return boolean(v.Bool()), nil
 	case event.JSONNumber:
+		if i, ok := smallInt(v.Raw()); ok {
+			return integer(i), nil
+		}
 		return parseNumber(string(v.Raw()))
 	case event.JSONText:
 		return textValue(v.Text()), nil
