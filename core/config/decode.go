@@ -22,14 +22,17 @@ import (
 
 // The blocks of the configuration. docs/configuration.md describes each name in
 // here; a test compares.
-var (
-	rootSpec = &spec{
+func rootSpec() *spec {
+	return &spec{
 		name:       "",
 		attributes: []string{"plugin_dir", "data_dir", "shutdown_grace"},
 		blocks:     []string{"listen", "admin", "queue", "log"},
 		repeated:   []string{"source", "sink", "plugin", "pipeline"},
 	}
-	listenSpec = &spec{
+}
+
+func listenSpec() *spec {
+	return &spec{
 		name: "listen",
 		attributes: []string{
 			"address", "trusted_proxies", "max_connections", "read_header_timeout",
@@ -37,11 +40,23 @@ var (
 		},
 		blocks: []string{"tls"},
 	}
-	tlsSpec   = &spec{name: "tls", attributes: []string{"cert_file", "key_file", "client_ca_file"}}
-	adminSpec = &spec{name: "admin", attributes: []string{"address", "web_config_file"}}
-	queueSpec = &spec{name: "queue", attributes: []string{"dir", "max_bytes", "reserve_bytes"}}
-	logSpec   = &spec{name: "log", attributes: []string{"level", "format"}}
-)
+}
+
+func tlsSpec() *spec {
+	return &spec{name: "tls", attributes: []string{"cert_file", "key_file", "client_ca_file"}}
+}
+
+func adminSpec() *spec {
+	return &spec{name: "admin", attributes: []string{"address", "web_config_file"}}
+}
+
+func queueSpec() *spec {
+	return &spec{name: "queue", attributes: []string{"dir", "max_bytes", "reserve_bytes"}}
+}
+
+func logSpec() *spec {
+	return &spec{name: "log", attributes: []string{"level", "format"}}
+}
 
 // namePattern is what names of sources, sinks, plugins and pipelines match.
 var namePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,62}$`)
@@ -107,7 +122,7 @@ func (d *decoder) claim(n names, name string, rng hcl.Range) bool {
 }
 
 func (d *decoder) decode(bodies []*hclsyntax.Body) *Config {
-	root := d.section(rootSpec, d.merge(bodies), "", hcl.Range{})
+	root := d.section(rootSpec(), d.merge(bodies), "", hcl.Range{})
 	root.what = ""
 	cfg := &Config{
 		Dir: d.dir, DataDir: filepath.Join(d.dir, "data"), PluginDir: d.options.PluginDir,
@@ -121,13 +136,13 @@ func (d *decoder) decode(bodies []*hclsyntax.Body) *Config {
 	cfg.Listen = d.decodeListen(root)
 	cfg.Admin = d.decodeAdmin(root, cfg.Listen)
 	cfg.Queue = d.decodeQueue(root, cfg.DataDir)
-	if s := root.block(logSpec); s != nil {
+	if s := root.block(logSpec()); s != nil {
 		s.oneOf("level", &cfg.Log.Level, "debug", "info", "warn", "error")
 		s.oneOf("format", &cfg.Log.Format, "text", "json")
 	}
 
 	for _, b := range root.body.Blocks {
-		if b.Type == "source" && d.labels(b, sourceSpec) && d.claim(d.sources, b.Labels[1], b.LabelRanges[1]) {
+		if b.Type == "source" && d.labels(b, sourceSpec()) && d.claim(d.sources, b.Labels[1], b.LabelRanges[1]) {
 			if s, ok := d.decodeSource(b); ok {
 				cfg.Sources = append(cfg.Sources, s)
 			}
@@ -136,7 +151,7 @@ func (d *decoder) decode(bodies []*hclsyntax.Body) *Config {
 	d.checkPaths(root.body.Blocks, cfg.Sources)
 	plugins := d.decodePlugins(root.body.Blocks)
 	for _, b := range root.body.Blocks {
-		if b.Type == "sink" && d.labels(b, sinkSpec) && d.claim(d.sinks, b.Labels[1], b.LabelRanges[1]) {
+		if b.Type == "sink" && d.labels(b, sinkSpec()) && d.claim(d.sinks, b.Labels[1], b.LabelRanges[1]) {
 			cfg.Sinks = append(cfg.Sinks, d.decodeSink(b, plugins, cfg.PluginDir))
 		}
 	}
@@ -144,12 +159,12 @@ func (d *decoder) decode(bodies []*hclsyntax.Body) *Config {
 	used := references{names: map[string]bool{}, unclear: map[string]bool{}}
 	for _, b := range root.body.Blocks {
 		if b.Type != "pipeline" {
-			if !slices.Contains(slices.Concat(rootSpec.blocks, rootSpec.repeated), b.Type) {
+			if !slices.Contains(slices.Concat(rootSpec().blocks, rootSpec().repeated), b.Type) {
 				used.unclear["source"], used.unclear["sink"] = true, true // it may be a pipeline
 			}
 			continue
 		}
-		if d.labels(b, pipelineSpec) && d.claim(d.pipelines, b.Labels[0], b.LabelRanges[0]) {
+		if d.labels(b, pipelineSpec()) && d.claim(d.pipelines, b.Labels[0], b.LabelRanges[0]) {
 			cfg.Pipelines = append(cfg.Pipelines, d.decodePipeline(b, used))
 		} else {
 			used.unclear["source"], used.unclear["sink"] = true, true
@@ -229,7 +244,7 @@ func (d *decoder) decodeListen(root *section) Listen {
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 15 * time.Second,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 	}
-	s := root.block(listenSpec)
+	s := root.block(listenSpec())
 	if s == nil {
 		return l
 	}
@@ -245,7 +260,7 @@ func (d *decoder) decodeListen(root *section) Listen {
 	s.size("max_header_bytes", &headers, 4<<10, 1<<20)
 	l.MaxHeaderBytes = int(headers)
 
-	if t := s.block(tlsSpec); t != nil {
+	if t := s.block(tlsSpec()); t != nil {
 		l.TLS = &TLS{}
 		t.require("cert_file", `"server.crt"`)
 		t.require("key_file", `"server.key"`)
@@ -258,7 +273,7 @@ func (d *decoder) decodeListen(root *section) Listen {
 
 func (d *decoder) decodeAdmin(root *section, l Listen) Admin {
 	a := Admin{Address: "127.0.0.1:8081"}
-	s := root.block(adminSpec)
+	s := root.block(adminSpec())
 	if s != nil {
 		s.address("address", &a.Address)
 		s.file("web_config_file", &a.WebConfigFile)
@@ -292,7 +307,7 @@ func (s *section) bodyRange(block, attribute string) *hcl.Range {
 
 func (d *decoder) decodeQueue(root *section, dataDir string) Queue {
 	q := Queue{Dir: filepath.Join(dataDir, "queue"), MaxBytes: 10 << 30, ReserveBytes: 256 << 20}
-	if s := root.block(queueSpec); s != nil {
+	if s := root.block(queueSpec()); s != nil {
 		s.path("dir", &q.Dir)
 		s.size("max_bytes", &q.MaxBytes, 1<<20, 1<<50)
 		s.size("reserve_bytes", &q.ReserveBytes, 1<<20, 1<<40)

@@ -12,14 +12,17 @@ import (
 	"github.com/callbackd/callbackd/core/pipeline"
 )
 
-var (
-	pipelineSpec = &spec{
+func pipelineSpec() *spec {
+	return &spec{
 		name: "pipeline", labels: []string{"NAME"},
 		attributes: []string{"from", "match", "to"},
 		blocks:     []string{"transform"},
 	}
-	transformSpec = &spec{name: "transform", attributes: []string{"body", "content_type", "headers"}}
-)
+}
+
+func transformSpec() *spec {
+	return &spec{name: "transform", attributes: []string{"body", "content_type", "headers"}}
+}
 
 // references are the sources and sinks that pipelines refer to.
 type references struct {
@@ -31,7 +34,7 @@ type references struct {
 }
 
 func (d *decoder) decodePipeline(b *hclsyntax.Block, used references) pipeline.Pipeline {
-	s := d.section(pipelineSpec, b.Body, blockName(b), b.DefRange())
+	s := d.section(pipelineSpec(), b.Body, blockName(b), b.DefRange())
 	out := pipeline.Pipeline{Name: b.Labels[0]}
 	if s.require("from", "[source.NAME]") {
 		out.From = s.references("from", d.sources, used)
@@ -50,7 +53,7 @@ func (d *decoder) decodePipeline(b *hclsyntax.Block, used references) pipeline.P
 	} else {
 		used.unclear["sink"] = true
 	}
-	if t := s.block(transformSpec); t != nil {
+	if t := s.block(transformSpec()); t != nil {
 		out.Transform = t.transform()
 	}
 	return out

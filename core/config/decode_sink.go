@@ -14,8 +14,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-var (
-	sinkSpec = &spec{
+func sinkSpec() *spec {
+	return &spec{
 		name: "sink", labels: []string{"TYPE", "NAME"},
 		secrets:    true,
 		attributes: []string{"timeout", "max_in_flight"},
@@ -29,15 +29,23 @@ var (
 			"dead_letter": "limit how many dead letters are kept",
 		},
 	}
-	batchSpec = &spec{name: "batch", attributes: []string{"max_events", "max_bytes", "linger"}}
-	retrySpec = &spec{name: "retry", attributes: []string{"min_backoff", "max_backoff", "max_attempts", "max_age"}}
+}
 
-	pluginSpec = &spec{
+func batchSpec() *spec {
+	return &spec{name: "batch", attributes: []string{"max_events", "max_bytes", "linger"}}
+}
+
+func retrySpec() *spec {
+	return &spec{name: "retry", attributes: []string{"min_backoff", "max_backoff", "max_attempts", "max_age"}}
+}
+
+func pluginSpec() *spec {
+	return &spec{
 		name: "plugin", labels: []string{"TYPE"},
 		secrets:    true,
 		attributes: []string{"command", "sha256", "env"},
 	}
-)
+}
 
 const (
 	// pluginPrefix begins the names of plugin programs.
@@ -48,7 +56,7 @@ const (
 )
 
 func (d *decoder) decodeSink(b *hclsyntax.Block, plugins map[string]*pluginBlock, pluginDir string) Sink {
-	s := d.section(sinkSpec, b.Body, blockName(b), b.DefRange())
+	s := d.section(sinkSpec(), b.Body, blockName(b), b.DefRange())
 	out := Sink{
 		Type: b.Labels[0], Name: b.Labels[1],
 		Timeout: 30 * time.Second,
@@ -57,12 +65,12 @@ func (d *decoder) decodeSink(b *hclsyntax.Block, plugins map[string]*pluginBlock
 	}
 	s.duration("timeout", &out.Timeout, 100*time.Millisecond, maxTimeout)
 	s.integer("max_in_flight", &out.MaxInFlight, 1, 100_000)
-	if batch := s.block(batchSpec); batch != nil {
+	if batch := s.block(batchSpec()); batch != nil {
 		batch.integer("max_events", &out.Batch.MaxEvents, 1, 10_000)
 		batch.size("max_bytes", &out.Batch.MaxBytes, 1, maxMaxBody)
 		batch.duration("linger", &out.Batch.Linger, 0, time.Minute)
 	}
-	if retry := s.block(retrySpec); retry != nil {
+	if retry := s.block(retrySpec()); retry != nil {
 		retry.decodeRetry(&out.Retry)
 	}
 	for _, c := range b.Body.Blocks {
@@ -198,10 +206,10 @@ type pluginBlock struct {
 func (d *decoder) decodePlugins(blocks hclsyntax.Blocks) map[string]*pluginBlock {
 	out := map[string]*pluginBlock{}
 	for _, b := range blocks {
-		if b.Type != "plugin" || !d.labels(b, pluginSpec) || !d.claim(d.plugins, b.Labels[0], b.LabelRanges[0]) {
+		if b.Type != "plugin" || !d.labels(b, pluginSpec()) || !d.claim(d.plugins, b.Labels[0], b.LabelRanges[0]) {
 			continue
 		}
-		s := d.section(pluginSpec, b.Body, blockName(b), b.DefRange())
+		s := d.section(pluginSpec(), b.Body, blockName(b), b.DefRange())
 		p := &pluginBlock{rng: b.LabelRanges[0]}
 		if s.require("command", `"`+pluginPrefix+b.Labels[0]+`"`) {
 			p.plugin.Command = s.command("command")

@@ -14,33 +14,45 @@ import (
 	"github.com/callbackd/callbackd/core/pipeline"
 )
 
-var (
-	// sourceSpec has what all sources have; sourceTypes has the rest.
-	sourceSpec = &spec{
+// sourceSpec has what all sources have; tencentSpec and httpSpec add the rest.
+func sourceSpec() *spec {
+	return &spec{
 		name: "source", labels: []string{"TYPE", "NAME"},
 		secrets:    true,
 		attributes: []string{"path", "max_body", "allow_from", "type", "subject", "time"},
 		blocks:     []string{"rate_limit"},
 	}
-	tencentSpec = &spec{
-		name: "source", labels: sourceSpec.labels,
+}
+
+func tencentSpec() *spec {
+	return &spec{
+		name: "source", labels: sourceSpec().labels,
 		secrets:    true,
-		attributes: append([]string{"sdk_app_ids", "tokens", "window"}, sourceSpec.attributes...),
-		blocks:     sourceSpec.blocks,
+		attributes: append([]string{"sdk_app_ids", "tokens", "window"}, sourceSpec().attributes...),
+		blocks:     sourceSpec().blocks,
 	}
-	httpSpec = &spec{
-		name: "source", labels: sourceSpec.labels,
+}
+
+func httpSpec() *spec {
+	return &spec{
+		name: "source", labels: sourceSpec().labels,
 		secrets:    true,
-		attributes: sourceSpec.attributes,
-		blocks:     append([]string{"verify"}, sourceSpec.blocks...),
+		attributes: sourceSpec().attributes,
+		blocks:     append([]string{"verify"}, sourceSpec().blocks...),
 	}
-	rateSpec = &spec{name: "rate_limit", attributes: []string{"per_second", "burst"}}
-	hmacSpec = &spec{
+}
+
+func rateSpec() *spec {
+	return &spec{name: "rate_limit", attributes: []string{"per_second", "burst"}}
+}
+
+func hmacSpec() *spec {
+	return &spec{
 		name: "verify", labels: []string{"hmac"},
 		secrets:    true,
 		attributes: []string{"header", "prefix", "algorithm", "encoding", "secrets"},
 	}
-)
+}
 
 const (
 	defaultMaxBody = 1 << 20
@@ -60,10 +72,10 @@ func (d *decoder) decodeSource(b *hclsyntax.Block) (Source, bool) {
 	var s *section
 	switch out.Type {
 	case "tencent_im":
-		s = d.section(tencentSpec, b.Body, blockName(b), b.DefRange())
+		s = d.section(tencentSpec(), b.Body, blockName(b), b.DefRange())
 		out.Tencent = s.tencent()
 	case "http":
-		s = d.section(httpSpec, b.Body, blockName(b), b.DefRange())
+		s = d.section(httpSpec(), b.Body, blockName(b), b.DefRange())
 		out.HMAC = s.verify(b)
 	default:
 		d.files.hideBody(b.Body)
@@ -75,7 +87,7 @@ func (d *decoder) decodeSource(b *hclsyntax.Block) (Source, bool) {
 	s.urlPath("path", &out.Path)
 	s.size("max_body", &out.MaxBody, 1, maxMaxBody)
 	out.AllowFrom = s.prefixes("allow_from")
-	if r := s.block(rateSpec); r != nil {
+	if r := s.block(rateSpec()); r != nil {
 		out.RateLimit = r.rate()
 	}
 	out.EventType = s.requestText("type")
@@ -153,7 +165,7 @@ func (s *section) verify(source *hclsyntax.Block) *HMAC {
 		if b.Type != "verify" {
 			continue
 		}
-		if !s.d.labels(b, hmacSpec) {
+		if !s.d.labels(b, hmacSpec()) {
 			s.d.files.hideBody(b.Body)
 			return nil
 		}
@@ -162,7 +174,7 @@ func (s *section) verify(source *hclsyntax.Block) *HMAC {
 			s.d.problems.errorAt(b.LabelRanges[0], fmt.Sprintf("Unknown verification %q", method), `There is "hmac".`)
 			return nil
 		}
-		return s.d.section(hmacSpec, b.Body, blockName(b), b.DefRange()).hmac()
+		return s.d.section(hmacSpec(), b.Body, blockName(b), b.DefRange()).hmac()
 	}
 	if s.body.Attributes["verify"] == nil {
 		s.d.problems.warnAt(source.DefRange(), fmt.Sprintf("Source %q takes callbacks from everyone", source.Labels[1]),
@@ -198,7 +210,7 @@ func (s *section) urlPath(name string, dst *string) {
 	if !s.notEmpty(name, &text) {
 		return
 	}
-	why := ""
+	var why string
 	switch {
 	case !strings.HasPrefix(text, "/"):
 		why = "A path begins with a slash."

@@ -66,7 +66,7 @@ func (d Diagnostic) String() string {
 
 // Diagnostics are what is wrong with a configuration, in the order of files and
 // lines.
-type Diagnostics []Diagnostic
+type Diagnostics []Diagnostic //nolint:errname // an error only where it has errors, see Err
 
 // HasErrors tells whether any of them is an error.
 func (d Diagnostics) HasErrors() bool {

@@ -15,8 +15,8 @@ import (
 
 func specs() []*spec {
 	return []*spec{
-		rootSpec, listenSpec, tlsSpec, adminSpec, queueSpec, logSpec, sourceSpec, tencentSpec, httpSpec, rateSpec, hmacSpec,
-		sinkSpec, batchSpec, retrySpec, pluginSpec, pipelineSpec, transformSpec,
+		rootSpec(), listenSpec(), tlsSpec(), adminSpec(), queueSpec(), logSpec(), sourceSpec(), tencentSpec(), httpSpec(), rateSpec(), hmacSpec(),
+		sinkSpec(), batchSpec(), retrySpec(), pluginSpec(), pipelineSpec(), transformSpec(),
 	}
 }
 
@@ -71,22 +71,29 @@ func TestReferenceRanges(t *testing.T) {
 	if len(rows) < 20 {
 		t.Fatalf("only %d ranges found", len(rows))
 	}
-	around := map[*spec]string{
-		rootSpec: "%s", listenSpec: "listen {\n%s\n}", queueSpec: "queue {\n%s\n}",
-		tencentSpec: "source \"tencent_im\" \"a\" {\n%s\n}", rateSpec: "source \"http\" \"a\" {\nrate_limit {\n%s\n}\n}",
-		sinkSpec: "sink \"a\" \"b\" {\n%s\n}", batchSpec: "sink \"a\" \"b\" {\nbatch {\n%s\n}\n}",
-		retrySpec: "sink \"a\" \"b\" {\nretry {\n%s\n}\n}",
+	around := []struct {
+		spec *spec
+		text string
+	}{
+		{rootSpec(), "%s"},
+		{listenSpec(), "listen {\n%s\n}"},
+		{queueSpec(), "queue {\n%s\n}"},
+		{tencentSpec(), "source \"tencent_im\" \"a\" {\n%s\n}"},
+		{rateSpec(), "source \"http\" \"a\" {\nrate_limit {\n%s\n}\n}"},
+		{sinkSpec(), "sink \"a\" \"b\" {\n%s\n}"},
+		{batchSpec(), "sink \"a\" \"b\" {\nbatch {\n%s\n}\n}"},
+		{retrySpec(), "sink \"a\" \"b\" {\nretry {\n%s\n}\n}"},
 	}
 	for _, row := range rows {
 		name, kind, least, most := row[1], row[2], row[3], row[4]
 		value := map[string]string{"": "-1", "duration, ": `"100000h"`, "size, ": `"8000PiB"`}[kind]
 		found := false
-		for s, text := range around {
-			if !slices.Contains(s.attributes, name) {
+		for _, a := range around {
+			if !slices.Contains(a.spec.attributes, name) {
 				continue
 			}
 			path := filepath.Join(t.TempDir(), "config.hcl")
-			if err := os.WriteFile(path, fmt.Appendf(nil, text+"\n", name+" = "+value), 0o600); err != nil {
+			if err := os.WriteFile(path, fmt.Appendf(nil, a.text+"\n", name+" = "+value), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			_, diags := Load(path, Options{SkipFileChecks: true})

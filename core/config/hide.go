@@ -62,6 +62,15 @@ func (s *sources) hideTokens(tokens hclsyntax.Tokens) {
 	}
 }
 
+// hideSettings hides what is in the config blocks of a sink.
+func (s *sources) hideSettings(sink *hclsyntax.Block) {
+	for _, b := range sink.Body.Blocks {
+		if b.Type == "config" {
+			s.hideBody(b.Body)
+		}
+	}
+}
+
 // hideUnparsed keeps from being quoted what may be secret in a file of which no
 // tree could be made: the values of all settings whose name sounds like it, and
 // all values in config blocks.

@@ -61,7 +61,17 @@ func Load(path string, options Options) (*Config, Diagnostics) {
 	d := newDecoder(src, dir, options)
 	d.problems = p
 	cfg := d.decode(bodies)
-	return cfg, src.diagnostics(&d.problems)
+	// Which settings of a sink are secret is known only when its plugin was asked.
+	// Until then none of them is quoted.
+	show := src.veil()
+	for _, body := range bodies {
+		for _, b := range body.Blocks {
+			src.hideSettings(b)
+		}
+	}
+	diags := src.diagnostics(&d.problems)
+	show()
+	return cfg, diags
 }
 
 func parse(f *sourceFile) (*hclsyntax.Body, hcl.Diagnostics) {
@@ -152,7 +162,7 @@ func readFile(name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // it was only read
 	src, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err

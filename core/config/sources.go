@@ -59,6 +59,19 @@ func (s *sources) hide(rng hcl.Range) {
 	}
 }
 
+// veil returns a function that takes back what was hidden since.
+func (s *sources) veil() (show func()) {
+	before := make([]int, len(s.files))
+	for i, f := range s.files {
+		before[i] = len(f.hidden)
+	}
+	return func() {
+		for i, f := range s.files {
+			f.hidden = f.hidden[:before[i]]
+		}
+	}
+}
+
 // addSecret remembers a value that must not be shown.
 func (s *sources) addSecret(v string) {
 	s.mu.Lock()

@@ -9,12 +9,6 @@ import (
 	"time"
 )
 
-// formatUnits are the units that sizes are shown in, the largest first.
-var formatUnits = []struct {
-	name  string
-	bytes int64
-}{{"PiB", 1 << 50}, {"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
-
 // What is said where something else stands than text. Text is read by
 // schema.ParseDuration and schema.ParseSize.
 var (
@@ -24,7 +18,10 @@ var (
 
 // formatSize writes n the way it is written in a configuration.
 func formatSize(n int64) string {
-	for _, unit := range formatUnits {
+	for _, unit := range []struct {
+		name  string
+		bytes int64
+	}{{"PiB", 1 << 50}, {"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
 		if n >= unit.bytes && n%unit.bytes == 0 {
 			return strconv.FormatInt(n/unit.bytes, 10) + unit.name
 		}
