@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/callbackd/callbackd/core/config"
+	"github.com/spf13/cobra"
+)
+
+// defaultConfig is where a configuration is looked for.
+const defaultConfig = "config.hcl"
+
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "config", "c", defaultConfig, "the configuration: a file, or a folder of *.hcl files")
+}
+
+// loadConfig loads the configuration and says on stderr what is wrong with it.
+func loadConfig(cmd *cobra.Command, path string) (*config.Config, error) {
+	cfg, diagnostics, err := readConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	diagnostics.WriteText(cmd.ErrOrStderr(), colourful(cmd.ErrOrStderr()))
+	if diagnostics.HasErrors() {
+		return nil, errSaid
+	}
+	return cfg, nil
+}
+
+func readConfig(path string) (*config.Config, config.Diagnostics, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, nil, fmt.Errorf("find the plugins beside the daemon: %w", err)
+	}
+	if program, err = filepath.EvalSymlinks(program); err != nil {
+		return nil, nil, fmt.Errorf("find the plugins beside the daemon: %w", err)
+	}
+	cfg, diagnostics := config.Load(path, config.Options{
+		LookupEnv: os.LookupEnv,
+		PluginDir: filepath.Dir(program),
+	})
+	return cfg, diagnostics, nil
+}
+
+// colourful tells whether w is a terminal whose user did not ask for plain text.
+func colourful(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

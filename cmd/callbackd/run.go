@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"strings"
+
+	"github.com/callbackd/callbackd/core"
+	"github.com/callbackd/callbackd/core/config"
+	"github.com/spf13/cobra"
+)
+
+func newRun() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon",
+		Long: `Run the daemon until SIGTERM or SIGINT: then it takes no more callbacks, finishes
+what is in flight within shutdown_grace, closes the plugins, and exits with 0.`,
+		Args: cobra.NoArgs,
+		RunE: command(func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd, path)
+			if err != nil {
+				return err
+			}
+			logger := newLogger(cmd.ErrOrStderr(), cfg.Log)
+			daemon, err := core.New(cmd.Context(), cfg, build(), logger)
+			if err != nil {
+				return err
+			}
+			err = daemon.Run(cmd.Context(), func() { greet(cmd.OutOrStdout(), cfg, daemon) })
+			var wrong config.Diagnostics
+			if errors.As(err, &wrong) {
+				wrong.WriteText(cmd.ErrOrStderr(), colourful(cmd.ErrOrStderr()))
+				return errSaid
+			}
+			return err
+		}),
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+func newLogger(w io.Writer, c config.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // config has checked it
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// greet says where the daemon listens and how to try it.
+func greet(w io.Writer, cfg *config.Config, daemon *core.Daemon) {
+	var b strings.Builder
+	base := baseURL(cfg, daemon.Addr().String())
+	fmt.Fprintf(&b, "callbackd %s is ready\n", version)
+	for _, s := range cfg.Sources {
+		fmt.Fprintf(&b, "  callbacks   %s%s  (source %q)\n", base, (&url.URL{Path: s.Path}).EscapedPath(), s.Name)
+	}
+	fmt.Fprintf(&b, "  metrics     http://%s/metrics\n", reachable(daemon.AdminAddr().String()))
+	if len(cfg.Sources) > 0 {
+		fmt.Fprintf(&b, "try it:\n  %s\n", try(&cfg.Sources[0], base))
+	}
+	_, _ = io.WriteString(w, b.String())
+}
+
+// try is a command that sends a callback to the source.
+func try(s *config.Source, base string) string {
+	address := base + (&url.URL{Path: s.Path}).EscapedPath()
+	switch {
+	case s.HMAC != nil || s.Tencent != nil && len(s.Tencent.Tokens) > 0:
+		return fmt.Sprintf(`echo '{"hello":"world"}' | callbackd send --source %s -`, s.Name)
+	case s.Tencent != nil:
+		return fmt.Sprintf(`curl '%s?SdkAppid=%d&CallbackCommand=Group.CallbackAfterGroupInfoChanged' -d '{"GroupId":"@TGS#1","Type":"Public","Name":"hello"}'`,
+			address, s.Tencent.SDKAppIDs[0])
+	}
+	return fmt.Sprintf(`curl '%s' -d '{"hello":"world"}'`, address)
+}
+
+// baseURL is the scheme, host and port that callbacks are sent to.
+func baseURL(cfg *config.Config, address string) string {
+	scheme := "http"
+	if cfg.Listen.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + reachable(address)
+}
+
+// reachable makes of an address to listen at one to connect to.
+func reachable(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}

@@ -1,0 +1,221 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/callbackd/callbackd/core/admin"
+	"github.com/callbackd/callbackd/core/config"
+	"github.com/callbackd/callbackd/core/deliver"
+	"github.com/callbackd/callbackd/core/ingest"
+	"github.com/callbackd/callbackd/core/pipeline"
+	"github.com/callbackd/callbackd/core/queue"
+	"github.com/callbackd/callbackd/core/redact"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// ErrStore says that the daemon ended because its store failed. Everything that
+// was answered is on disk; a restart goes on from there.
+var ErrStore = errors.New("the store failed")
+
+// Build says which program this is.
+type Build struct{ Version, Revision, GoVersion string }
+
+// Daemon is a configured daemon; Run makes it work.
+type Daemon struct {
+	cfg    *config.Config
+	logger *slog.Logger
+
+	queue  *queue.Embedded
+	sinks  []*sinkRunner
+	ingest *ingest.Server
+	admin  *admin.Server
+
+	callbacks, adminListener net.Listener
+}
+
+// New takes the addresses, opens the queue, and wires everything. Nothing runs
+// yet.
+func New(ctx context.Context, cfg *config.Config, build Build, logger *slog.Logger) (_ *Daemon, err error) {
+	d := &Daemon{cfg: cfg, logger: logger}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	registerInfo(registry, build, time.Now())
+
+	// The addresses come first: a daemon that was started twice by mistake ends
+	// before it touches the queue.
+	if d.callbacks, err = listen(ctx, "listen", cfg.Listen.Address); err != nil {
+		return nil, err
+	}
+	if d.adminListener, err = listen(ctx, "admin", cfg.Admin.Address); err != nil {
+		return nil, err
+	}
+
+	if d.queue, err = queue.Open(ctx, queueOptions(cfg, registry, logger)); err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	registry.MustRegister(admin.NewQueueCollector(d.queue.Stats))
+
+	pipelines := make(map[string]*pipeline.Pipeline, len(cfg.Pipelines))
+	for i := range cfg.Pipelines {
+		pipelines[cfg.Pipelines[i].Name] = &cfg.Pipelines[i]
+	}
+	mask := redact.New(cfg.Secrets()).Mask
+	deliverMetrics := deliver.NewMetrics(registry)
+	sinkMetrics := make(map[string]*deliver.SinkMetrics, len(cfg.Sinks))
+	for i := range cfg.Sinks {
+		s := &cfg.Sinks[i]
+		sinkMetrics[s.Name] = deliverMetrics.Sink(s.Name)
+		d.sinks = append(d.sinks, newSinkRunner(cfg, s, pipelines, d.queue, sinkMetrics[s.Name], build.Version, mask, logger))
+	}
+	registry.MustRegister(admin.NewSinkCollector(d.sinkStates))
+
+	appender := countingAppender{d.queue, sinkMetrics}
+	if d.ingest, err = ingest.NewServer(serverSettings(cfg), appender, ingest.NewMetrics(registry), logger); err != nil {
+		return nil, err
+	}
+	sources, err := newSources(cfg, logger)
+	if err != nil {
+		return nil, err
+	}
+	if err = d.ingest.Use(sources, pipeline.NewTable(cfg.Pipelines), pipelineNames(cfg)); err != nil {
+		return nil, err
+	}
+	d.admin, err = admin.New(admin.Settings{
+		Address: cfg.Admin.Address, WebConfigFile: cfg.Admin.WebConfigFile,
+		NotReady: d.notReady, Registry: registry, Logger: logger,
+	})
+	return d, err
+}
+
+func listen(ctx context.Context, what, address string) (net.Listener, error) {
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s %q: %w", what, address, err)
+	}
+	return ln, nil
+}
+
+// Addr returns the address where callbacks come in.
+func (d *Daemon) Addr() net.Addr { return d.callbacks.Addr() }
+
+// AdminAddr returns the admin address.
+func (d *Daemon) AdminAddr() net.Addr { return d.adminListener.Addr() }
+
+// Run works until ctx ends, then stops in the order that loses nothing: no more
+// callbacks, what is in flight is finished, the plugins are closed, then the
+// queue. It returns nil after such a stop. Diagnostics as an error say what a
+// plugin found wrong with its settings at the start; ErrStore that the store
+// failed.
+//
+// ready is called once callbacks are taken.
+func (d *Daemon) Run(ctx context.Context, ready func()) error {
+	defer d.close()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+
+	admin := begin(ctx, stop, func(ctx context.Context) error { return d.admin.Run(ctx, d.adminListener) })
+	defer admin.end()
+
+	hosts := begin(ctx, stop)
+	defer hosts.end()
+	for _, s := range d.sinks {
+		hosts.add(s.host.Run)
+	}
+	if err := d.configureSinks(ctx, hosts); err != nil {
+		return unlessStopped(ctx, err)
+	}
+
+	workers := begin(ctx, stop)
+	defer workers.end()
+	for _, s := range d.sinks {
+		workers.add(s.deliver)
+	}
+	server := begin(ctx, stop, func(ctx context.Context) error { return d.ingest.Run(ctx, d.callbacks) })
+	defer server.end()
+	ready()
+
+	select {
+	case <-ctx.Done():
+	case <-d.queue.Failed():
+		return fmt.Errorf("%w: %w", ErrStore, d.queue.Err())
+	}
+	d.logger.Info("stopping", "grace", d.cfg.ShutdownGrace)
+	return unlessStopped(ctx, nil)
+}
+
+// unlessStopped tells why ctx ended where that was not a stop from outside.
+func unlessStopped(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		if errors.Is(cause, queue.ErrFailed) {
+			return fmt.Errorf("%w: %w", ErrStore, cause)
+		}
+		return cause
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// close lets go of what New took.
+func (d *Daemon) close() {
+	for _, ln := range []net.Listener{d.callbacks, d.adminListener} {
+		if ln != nil {
+			_ = ln.Close() // closed by its server already, or never used
+		}
+	}
+	if d.queue != nil {
+		if err := d.queue.Close(); err != nil {
+			d.logger.Error("the queue did not close cleanly", "error", err)
+		}
+	}
+}
+
+// stage is a group of tasks that are stopped together.
+type stage struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	fail   context.CancelCauseFunc
+	tasks  sync.WaitGroup
+}
+
+// begin starts tasks that run until end, whatever becomes of ctx: a stage ends
+// when those that were started after it have ended. A task that fails stops the
+// daemon.
+func begin(ctx context.Context, fail context.CancelCauseFunc, tasks ...func(context.Context) error) *stage {
+	s := &stage{fail: fail}
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	for _, t := range tasks {
+		s.add(t)
+	}
+	return s
+}
+
+func (s *stage) add(task func(context.Context) error) {
+	s.tasks.Go(func() {
+		if err := task(s.ctx); err != nil {
+			s.fail(err)
+		}
+	})
+}
+
+func (s *stage) end() {
+	s.cancel()
+	s.tasks.Wait()
+}

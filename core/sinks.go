@@ -1,0 +1,258 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/callbackd/callbackd/core/admin"
+	"github.com/callbackd/callbackd/core/config"
+	"github.com/callbackd/callbackd/core/deliver"
+	"github.com/callbackd/callbackd/core/event"
+	"github.com/callbackd/callbackd/core/pipeline"
+	"github.com/callbackd/callbackd/plugins/host"
+)
+
+// Where neither the configuration nor the plugin says more.
+const (
+	defaultMaxInFlight    = 256
+	defaultMaxBatchEvents = 256
+	defaultMaxBatchBytes  = 4 << 20
+	mostBatchBytes        = 24 << 20 // with one event of 32 MiB on top still below what the process line takes
+	mostInFlight          = 1 << 16
+)
+
+// startPatience is how long a start waits for the plugins, so that what they find
+// wrong with their settings ends it. Then callbacks are taken all the same: a sink
+// that is down must not keep the daemon from keeping what comes in.
+const startPatience = 5 * time.Second
+
+// configurePause is the wait before a configuration that did not get through is
+// tried again.
+const configurePause = time.Second
+
+// sinkRunner is one configured sink: its plugin process and its worker.
+type sinkRunner struct {
+	cfg       *config.Config
+	sink      *config.Sink
+	host      *host.Sink
+	pipelines map[string]*pipeline.Pipeline
+	queue     deliver.Queue
+	metrics   *deliver.SinkMetrics
+	logger    *slog.Logger
+
+	// configured is closed when the sink has been configured for the first time;
+	// what is below is set by then.
+	configured   chan struct{}
+	perEvent     map[string]pipeline.Value
+	capabilities host.Capabilities
+
+	problem atomic.Pointer[string] // why it is not configured yet
+}
+
+func newSinkRunner(cfg *config.Config, s *config.Sink, pipelines map[string]*pipeline.Pipeline, q deliver.Queue,
+	metrics *deliver.SinkMetrics, version string, mask func(string) string, logger *slog.Logger,
+) *sinkRunner {
+	return &sinkRunner{
+		cfg: cfg, sink: s, pipelines: pipelines, queue: q, metrics: metrics, logger: logger,
+		host:       host.New(HostOptions(s, version, mask, logger)),
+		configured: make(chan struct{}),
+	}
+}
+
+// HostOptions says how the plugin of a sink is run.
+func HostOptions(s *config.Sink, version string, mask func(string) string, logger *slog.Logger) host.Options {
+	return host.Options{
+		Name: s.Name, Command: s.Plugin.Command, SHA256: s.Plugin.SHA256, Env: s.Plugin.Env,
+		DaemonVersion: version, Logger: logger, Mask: mask,
+	}
+}
+
+// configureSinks configures every sink, and returns when all are, or when they
+// had their time: the others go on in the background. Diagnostics are returned
+// as an error, those of all sinks together.
+func (d *Daemon) configureSinks(ctx context.Context, background *stage) error {
+	var mu sync.Mutex
+	var wrong config.Diagnostics
+	var pending sync.WaitGroup
+	var late atomic.Bool
+	for _, s := range d.sinks {
+		pending.Add(1)
+		first := sync.OnceFunc(pending.Done)
+		background.add(func(ctx context.Context) error {
+			defer first()
+			err := s.configure(ctx)
+			var diagnostics config.Diagnostics
+			switch {
+			case err == nil || ctx.Err() != nil:
+			case errors.As(err, &diagnostics) && !late.Load():
+				mu.Lock()
+				defer mu.Unlock()
+				wrong = append(wrong, diagnostics...)
+			default:
+				// The daemon runs already and goes on: the queue keeps what comes.
+				s.problem.Store(new(err.Error()))
+				s.logger.Error("the sink cannot be configured: correct the configuration and start again", "sink", s.sink.Name, "error", err)
+			}
+			return nil
+		})
+	}
+	all := make(chan struct{})
+	go func() { pending.Wait(); close(all) }()
+	patience := time.NewTimer(startPatience)
+	defer patience.Stop()
+	select {
+	case <-all:
+	case <-ctx.Done():
+		return nil
+	case <-patience.C:
+		late.Store(true)
+		for _, not := range d.notReady() {
+			d.logger.Warn("starting without a sink that is not ready", "reason", not)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(wrong) > 0 {
+		return wrong
+	}
+	return nil
+}
+
+// configure describes and configures the sink, however often its plugin has to
+// be started for it. It gives up only on what trying again cannot mend.
+func (s *sinkRunner) configure(ctx context.Context) error {
+	for {
+		err := s.tryConfigure(ctx)
+		var wrong config.Diagnostics
+		if err == nil || errors.As(err, &wrong) || ctx.Err() != nil {
+			return err
+		}
+		s.problem.Store(new(err.Error()))
+		s.logger.Warn("the sink is not configured yet", "sink", s.sink.Name, "error", err)
+		timer := time.NewTimer(configurePause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *sinkRunner) tryConfigure(ctx context.Context) error {
+	description, err := s.host.Describe(ctx)
+	if err != nil {
+		return fmt.Errorf("describe sink %q: %w", s.sink.Name, err)
+	}
+	settings, diagnostics := s.cfg.DecodeSink(s.sink, description.Schema)
+	if diagnostics.HasErrors() {
+		return diagnostics
+	}
+	found, err := s.host.Configure(ctx, settings.Values)
+	if err != nil {
+		return fmt.Errorf("configure sink %q: %w", s.sink.Name, err)
+	}
+	located := s.cfg.Locate(s.sink, found)
+	if located.HasErrors() {
+		return located
+	}
+	for _, w := range located {
+		s.logger.Warn("a setting of the sink", "sink", s.sink.Name, "warning", w.String())
+	}
+	s.perEvent, s.capabilities = settings.PerEvent, description.Capabilities
+	s.problem.Store(nil)
+	close(s.configured)
+	return nil
+}
+
+// deliver works for the sink once it has been configured.
+func (s *sinkRunner) deliver(ctx context.Context) error {
+	select {
+	case <-s.configured:
+	case <-ctx.Done():
+		return nil
+	}
+	worker := deliver.NewWorker(s.settings(), s.queue, s.host, s.render, s.metrics, s.logger)
+	return worker.Run(ctx)
+}
+
+// settings are what the configuration says, within what the plugin asks for,
+// else the defaults.
+func (s *sinkRunner) settings() deliver.Settings {
+	c := s.capabilities
+	inFlight := atMost(s.sink.MaxInFlight, c.MaxInFlight, defaultMaxInFlight, mostInFlight)
+	linger := s.sink.Batch.Linger
+	if linger == 0 {
+		linger = c.Linger
+	}
+	return deliver.Settings{
+		Sink: s.sink.Name, Timeout: s.sink.Timeout,
+		MaxInFlight:    inFlight,
+		MaxCalls:       atMost(0, c.MaxCalls, inFlight, inFlight),
+		MaxBatchEvents: atMost(s.sink.Batch.MaxEvents, c.MaxBatchEvents, defaultMaxBatchEvents, mostInFlight),
+		MaxBatchBytes:  atMost(int(s.sink.Batch.MaxBytes), 0, defaultMaxBatchBytes, mostBatchBytes),
+		Linger:         linger,
+		Retry:          deliver.Retry(s.sink.Retry),
+		Grace:          s.cfg.ShutdownGrace,
+	}
+}
+
+// atMost returns what the configuration wants, within what the plugin allows; 0
+// says nothing.
+func atMost(configured, plugin, byDefault, most int) int {
+	n := byDefault
+	if plugin > 0 {
+		n = plugin
+	}
+	if configured > 0 && (plugin == 0 || configured < plugin) {
+		n = configured
+	}
+	return min(n, most)
+}
+
+func (s *sinkRunner) render(v *event.View, name string) (pipeline.Rendered, error) {
+	p := s.pipelines[name]
+	if p == nil {
+		return pipeline.Rendered{}, fmt.Errorf("pipeline %q is not in the configuration any more", name)
+	}
+	return p.Render(v, s.perEvent)
+}
+
+// notReady says what readiness waits for.
+func (d *Daemon) notReady() []string {
+	var out []string
+	for _, s := range d.sinks {
+		select {
+		case <-s.configured:
+			continue
+		default:
+		}
+		why := "its plugin has not answered yet"
+		if p := s.problem.Load(); p != nil {
+			why = *p
+		} else if last := s.host.State().LastError; last != "" {
+			why = last
+		}
+		out = append(out, fmt.Sprintf("sink %q has not been configured yet: %s", s.sink.Name, why))
+	}
+	select {
+	case <-d.queue.Failed():
+		out = append(out, "the queue has failed")
+	default:
+	}
+	return out
+}
+
+func (d *Daemon) sinkStates() []admin.SinkState {
+	out := make([]admin.SinkState, 0, len(d.sinks))
+	for _, s := range d.sinks {
+		state := s.host.State()
+		out = append(out, admin.SinkState{Name: s.sink.Name, Up: state.Up, Restarts: state.Restarts})
+	}
+	return out
+}
