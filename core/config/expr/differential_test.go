@@ -275,9 +275,9 @@ func (s *source) event() *event.Event {
 func TestDifferential(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
-	n := 4_000
+	n := 2_000
 	if testing.Short() {
-		n = 1_000
+		n = 500
 	}
 	verdicts := map[verdict]int{}
 	for i := range n {
