@@ -427,7 +427,7 @@ func (w *writer) rename() error {
 // links is the number of names that the file has.
 func links(fi fs.FileInfo) uint64 {
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		return uint64(st.Nlink)
+		return uint64(st.Nlink) //nolint:unconvert // its type differs between systems
 	}
 	return 1
 }

@@ -2,10 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +21,8 @@ const (
 	maxPause = time.Hour
 	// maxDetail is how much of Slack's own explanation is kept, in bytes.
 	maxDetail = 400
+	// blank may surround an answer in plain text.
+	blank = " \t\r\n"
 )
 
 // answer is what came back for one message.
@@ -41,7 +43,7 @@ type verdict struct {
 
 // err is the verdict as the result of a delivery.
 func (v verdict) err() error {
-	err := fmt.Errorf("%s", v.text)
+	err := errors.New(v.text)
 	switch v.outcome {
 	case sink.OutcomeDelivered:
 		return nil
@@ -62,7 +64,7 @@ var word = regexp.MustCompile(`^[a-z][a-z0-9_]{1,63}$`)
 // name of an error in plain text (docs.slack.dev: sending messages using
 // incoming webhooks, handling errors).
 func judgeWebhook(a answer, now time.Time) verdict {
-	text := strings.TrimSpace(string(a.body))
+	text := strings.Trim(string(a.body), blank)
 	if a.status == http.StatusOK && text == "ok" {
 		return verdict{outcome: sink.OutcomeDelivered}
 	}
@@ -123,22 +125,27 @@ func judgeReply(a answer, now time.Time, r reply) verdict {
 // judgeWord tells what an error that Slack named means.
 func judgeWord(a answer, now time.Time, name, detail string) verdict {
 	v := verdict{text: "slack answered " + name}
-	if hint := hints[name]; hint != "" {
+	if hint := hint(name); hint != "" {
 		v.text += " (" + hint + ")"
 	}
 	if detail = printable(detail); detail != "" {
 		v.text += ": " + detail
 	}
-	switch {
-	case a.status == http.StatusTooManyRequests || slices.Contains(throttledWords, name):
+	kind := classOf(name)
+	// A name that is new, with a status by which Slack itself says whose fault it
+	// is.
+	if kind == unknown && a.status >= 400 && a.status < 500 && a.status != http.StatusRequestTimeout {
+		kind = final
+	}
+	if a.status == http.StatusTooManyRequests {
+		kind = throttled
+	}
+	switch kind {
+	case throttled:
 		v.outcome, v.after = sink.OutcomeThrottled, pause(a.retryAfter, now, defaultPause)
-	case slices.Contains(transientWords, name):
-		v.outcome, v.after = sink.OutcomeRetry, pause(a.retryAfter, now, 0)
-	case slices.Contains(finalWords, name) || slices.ContainsFunc(finalPrefixes, func(p string) bool { return strings.HasPrefix(name, p) }):
+	case final:
 		v.outcome = sink.OutcomeRejected
-	case a.status >= 400 && a.status < 500 && a.status != http.StatusRequestTimeout:
-		v.outcome = sink.OutcomeRejected // a new word, but Slack itself says whose fault it is
-	default:
+	case transient, unknown:
 		v.outcome, v.after = sink.OutcomeRetry, pause(a.retryAfter, now, 0)
 	}
 	return v
@@ -152,18 +159,23 @@ func judgeStatus(a answer, now time.Time) verdict {
 		after:   pause(a.retryAfter, now, 0),
 		text:    fmt.Sprintf("the answer is HTTP %d %s without a word that is known of Slack", a.status, http.StatusText(a.status)),
 	}
-	switch {
-	case a.status == http.StatusOK:
+	switch a.status {
+	case http.StatusOK:
 		v.text = "the answer is HTTP 200, but not Slack's: does something between answer in its place, a proxy or a login page?"
-	case a.status >= 300 && a.status < 400:
-		v.text = fmt.Sprintf("the answer is a redirect (HTTP %d), which is not followed: is the URL right?", a.status)
-	case a.status == http.StatusTooManyRequests:
+	case http.StatusTooManyRequests:
 		v.outcome, v.after = sink.OutcomeThrottled, pause(a.retryAfter, now, defaultPause)
 		v.text = "slack wants fewer messages (HTTP 429)"
-	case a.status == http.StatusServiceUnavailable && a.retryAfter != "":
-		v.outcome = sink.OutcomeThrottled
-	case slices.Contains(finalStatus, a.status):
-		v.outcome, v.after = sink.OutcomeRejected, 0
+	case http.StatusServiceUnavailable:
+		if a.retryAfter != "" {
+			v.outcome = sink.OutcomeThrottled
+		}
+	case http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge,
+		http.StatusRequestURITooLong, http.StatusUnsupportedMediaType:
+		v.outcome, v.after = sink.OutcomeRejected, 0 // these say so themselves
+	default:
+		if a.status >= 300 && a.status < 400 {
+			v.text = fmt.Sprintf("the answer is a redirect (HTTP %d), which is not followed: is the URL right?", a.status)
+		}
 	}
 	return v
 }

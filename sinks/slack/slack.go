@@ -117,7 +117,7 @@ func (s *slack) post(ctx context.Context, body []byte) (answer, error) {
 	if err != nil {
 		return answer{}, s.failure("post the message", err)
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
 	case err != nil && res.StatusCode == http.StatusOK:

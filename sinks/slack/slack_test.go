@@ -135,7 +135,7 @@ func TestWebhook(t *testing.T) {
 	failed(t, s.Deliver(t.Context(), sink.Event{}), sink.OutcomeRetry, "rollup_error")
 	in.answer = func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "17")
-		w.WriteHeader(429)
+		w.WriteHeader(http.StatusTooManyRequests)
 	}
 	err := s.Deliver(t.Context(), sink.Event{})
 	failed(t, err, sink.OutcomeThrottled, "429")
@@ -199,7 +199,7 @@ func TestWhatGoesWrongOnTheWay(t *testing.T) {
 			http.Redirect(w, r, secretPath+"/elsewhere", http.StatusTemporaryRedirect)
 		}, "redirect"},
 		{"an error page that repeats the URL", func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(500)
+			w.WriteHeader(http.StatusInternalServerError)
 			_, _ = io.WriteString(w, r.URL.Path+" "+r.Header.Get("Authorization"))
 		}, "500"},
 		{"no answer", func(_ http.ResponseWriter, r *http.Request) {
