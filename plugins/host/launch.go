@@ -112,6 +112,10 @@ func (p *process) start(ctx context.Context) error {
 	if err == nil {
 		err = p.dispense(protocol)
 	}
+	// go-plugin does not mind if its first call fails.
+	if err == nil {
+		err = deadline.Err()
+	}
 	if err != nil {
 		return p.explainHandshake(deadline, err)
 	}

@@ -24,7 +24,7 @@ const roleEnv = "HOST_TEST_ROLE"
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleEnv) {
 	case "plugin":
-		faultsink.Main()
+		faultsink.Main() // does not return
 	case "daemon":
 		doomedDaemon()
 	}
