@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -32,6 +33,8 @@ type store struct {
 	lock *pebble.Lock
 	fs   vfs.FS
 	dir  string
+	// armed: see faultFS.
+	armed atomic.Bool
 }
 
 // health tells whether the store has failed, and how. Its channel is closed once.
@@ -100,7 +103,7 @@ func storeOptions(fs vfs.FS, log *slog.Logger, h *health) *pebble.Options {
 	logger := storeLog{log: log, health: h}
 	events := pebble.MakeLoggingEventListener(logger)
 	events.DataCorruption = func(info pebble.DataCorruptionInfo) {
-		h.fail(damaged(fmt.Errorf("%s", info)))
+		h.fail(damaged(fmt.Errorf("%s: %w", info.Path, info.Details)))
 	}
 	o := &pebble.Options{
 		FS:                          fs,
@@ -154,7 +157,7 @@ func (s *store) open(ctx context.Context, o Options, h *health) error {
 	if err := s.checkFiles(); err != nil {
 		return err
 	}
-	po := storeOptions(o.fs, o.Logger, h)
+	po := storeOptions(faultFS{FS: o.fs, health: h, armed: &s.armed}, o.Logger, h)
 	po.Lock = s.lock
 	type result struct {
 		db  *pebble.DB
@@ -187,6 +190,7 @@ func (s *store) open(ctx context.Context, o Options, h *health) error {
 		_ = s.DB.Close()
 		return err
 	}
+	s.armed.Store(true)
 	return nil
 }
 
@@ -274,6 +278,7 @@ func damaged(err error) error {
 
 // close ends Pebble in order. It does not wait for one that fails at that.
 func (s *store) close(h *health) error {
+	s.armed.Store(false)
 	closed := make(chan error, 1)
 	go func() { closed <- h.guard(s.DB.Close) }()
 	select {
