@@ -22,9 +22,13 @@ import (
 // unreadable and give away the secret's place.
 const MinLen = 4
 
-// partMinLen is the length from which a part of a secret URL is masked where it
-// stands alone. Shorter ones are words such as "/send" or "v=2".
-const partMinLen = 8
+// minPathLen and minQueryLen are the lengths from which the path and a query
+// value of a secret URL are masked where they stand alone. Shorter ones are words
+// such as "/callbacks" or "v=2".
+const (
+	minPathLen  = 12
+	minQueryLen = 8
+)
 
 // Text is what stands in place of a secret.
 const Text = "(sensitive)"
@@ -171,13 +175,18 @@ func addURL(forms map[string]bool, secret string) {
 	}
 	addForms(forms, u.String())
 	addForms(forms, u.Redacted())
-	parts := []string{u.RequestURI(), u.EscapedPath(), u.Path, strings.TrimPrefix(u.EscapedPath(), "/"), u.RawQuery}
-	for _, values := range u.Query() {
-		parts = append(parts, values...)
+	for _, path := range []string{u.RequestURI(), u.EscapedPath(), u.Path, strings.TrimPrefix(u.EscapedPath(), "/")} {
+		if len(path) >= minPathLen {
+			addForms(forms, path)
+		}
 	}
-	for _, part := range parts {
-		if len(part) >= partMinLen {
-			addForms(forms, part)
+	queries := []string{u.RawQuery}
+	for _, values := range u.Query() {
+		queries = append(queries, values...)
+	}
+	for _, query := range queries {
+		if len(query) >= minQueryLen {
+			addForms(forms, query)
 		}
 	}
 	if u.User == nil {

@@ -85,6 +85,18 @@ func TestMaskURL(t *testing.T) {
 	}
 }
 
+// The path of a sensitive URL may be a word that is everywhere.
+func TestMaskURLShortPath(t *testing.T) {
+	t.Parallel()
+	r := redact.New([]string{"https://crm.example.com/callbacks?v=2"})
+	if got := r.Mask("POST /callbacks/chat?v=2"); got != "POST /callbacks/chat?v=2" {
+		t.Errorf("Mask = %q", got)
+	}
+	if got := r.Mask(`Post "https://crm.example.com/callbacks?v=2": refused`); got != `Post "`+redact.Text+`": refused` {
+		t.Errorf("Mask = %q", got)
+	}
+}
+
 func TestMaskBasicAuth(t *testing.T) {
 	t.Parallel()
 	const secret = "correct-horse-battery"
