@@ -113,9 +113,10 @@ func (s *server) run(logger *slog.Logger) {
 	closeSink()
 }
 
-// serverOptions let the largest batch through.
+// serverOptions let the largest batch through, at little cost.
 func serverOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(newBatchCodec()),
 		grpc.MaxRecvMsgSize(wire.MaxMessageBytes),
 		grpc.MaxSendMsgSize(wire.MaxMessageBytes),
 	}
