@@ -29,7 +29,9 @@ type Sink interface {
 
 // BatchSink is a Sink that works through many events at once; its Deliver is
 // then not called. DeliverBatch returns one error for each event, in order, and
-// nil (or all nil) when all were delivered.
+// nil when all were delivered. At most Info.MaxCalls batches are in work at the
+// same time, with 1 never two; none has more than Info.MaxBatchEvents or
+// Info.MaxInFlight events. The context ends when the time of one delivery is up.
 type BatchSink interface {
 	DeliverBatch(ctx context.Context, evs []Event) []error
 }
