@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/callbackd/callbackd/core/config"
-	"github.com/callbackd/callbackd/core/redact"
 	"github.com/callbackd/callbackd/plugins/host"
 )
 
@@ -23,14 +22,13 @@ type CheckedSink struct {
 // are those of all sinks in the order of the configuration; a plugin that does
 // not start is one of them.
 func CheckSinks(ctx context.Context, cfg *config.Config, build Build, logger *slog.Logger) ([]CheckedSink, config.Diagnostics) {
-	mask := redact.New(cfg.Secrets()).Mask
+	mask := newMask(cfg)
 	checked := make([]CheckedSink, len(cfg.Sinks))
 	found := make([]config.Diagnostics, len(cfg.Sinks))
 	var checks sync.WaitGroup
 	for i := range cfg.Sinks {
 		checks.Go(func() {
-			options := HostOptions(&cfg.Sinks[i], build.Version, mask, logger)
-			checked[i], found[i] = checkSink(ctx, cfg, &cfg.Sinks[i], options)
+			checked[i], found[i] = checkSink(ctx, cfg, &cfg.Sinks[i], build, mask, logger)
 		})
 	}
 	checks.Wait()
@@ -41,12 +39,13 @@ func CheckSinks(ctx context.Context, cfg *config.Config, build Build, logger *sl
 	return checked, all
 }
 
-func checkSink(ctx context.Context, cfg *config.Config, s *config.Sink, options host.Options) (CheckedSink, config.Diagnostics) {
+func checkSink(ctx context.Context, cfg *config.Config, s *config.Sink, build Build, mask *mask, logger *slog.Logger) (CheckedSink, config.Diagnostics) {
 	out := CheckedSink{Sink: s}
 	var diagnostics config.Diagnostics
-	err := host.Probe(ctx, options, func(ctx context.Context, p *host.Probed) error {
+	err := host.Probe(ctx, hostOptions(s, build.Version, mask, logger), func(ctx context.Context, p *host.Probed) error {
 		out.Schema = p.Description
 		out.Settings, diagnostics = cfg.DecodeSink(s, p.Description.Schema)
+		mask.learn()
 		if diagnostics.HasErrors() {
 			return nil
 		}

@@ -15,7 +15,6 @@ import (
 	"github.com/callbackd/callbackd/core/ingest"
 	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/core/queue"
-	"github.com/callbackd/callbackd/core/redact"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
@@ -75,7 +74,7 @@ func New(ctx context.Context, cfg *config.Config, build Build, logger *slog.Logg
 	for i := range cfg.Pipelines {
 		pipelines[cfg.Pipelines[i].Name] = &cfg.Pipelines[i]
 	}
-	mask := redact.New(cfg.Secrets()).Mask
+	mask := newMask(cfg)
 	deliverMetrics := deliver.NewMetrics(registry)
 	sinkMetrics := make(map[string]*deliver.SinkMetrics, len(cfg.Sinks))
 	for i := range cfg.Sinks {

@@ -14,6 +14,7 @@ import (
 	"github.com/callbackd/callbackd/core/deliver"
 	"github.com/callbackd/callbackd/core/event"
 	"github.com/callbackd/callbackd/core/pipeline"
+	"github.com/callbackd/callbackd/core/redact"
 	"github.com/callbackd/callbackd/plugins/host"
 )
 
@@ -43,6 +44,7 @@ type sinkRunner struct {
 	pipelines map[string]*pipeline.Pipeline
 	queue     deliver.Queue
 	metrics   *deliver.SinkMetrics
+	mask      *mask
 	logger    *slog.Logger
 
 	// configured is closed when the sink has been configured for the first time;
@@ -55,22 +57,40 @@ type sinkRunner struct {
 }
 
 func newSinkRunner(cfg *config.Config, s *config.Sink, pipelines map[string]*pipeline.Pipeline, q deliver.Queue,
-	metrics *deliver.SinkMetrics, version string, mask func(string) string, logger *slog.Logger,
+	metrics *deliver.SinkMetrics, version string, mask *mask, logger *slog.Logger,
 ) *sinkRunner {
 	return &sinkRunner{
-		cfg: cfg, sink: s, pipelines: pipelines, queue: q, metrics: metrics, logger: logger,
-		host:       host.New(HostOptions(s, version, mask, logger)),
+		cfg: cfg, sink: s, pipelines: pipelines, queue: q, metrics: metrics, mask: mask, logger: logger,
+		host:       host.New(hostOptions(s, version, mask, logger)),
 		configured: make(chan struct{}),
 	}
 }
 
-// HostOptions says how the plugin of a sink is run.
-func HostOptions(s *config.Sink, version string, mask func(string) string, logger *slog.Logger) host.Options {
+// hostOptions says how the plugin of a sink is run.
+func hostOptions(s *config.Sink, version string, mask *mask, logger *slog.Logger) host.Options {
 	return host.Options{
 		Name: s.Name, Command: s.Plugin.Command, SHA256: s.Plugin.SHA256, Env: s.Plugin.Env,
-		DaemonVersion: version, Logger: logger, Mask: mask,
+		DaemonVersion: version, Logger: logger, Mask: mask.text,
 	}
 }
+
+// mask hides the secrets of a configuration. Which settings of a sink are secret
+// is known only once its plugin has said so, so it learns.
+type mask struct {
+	cfg      *config.Config
+	redactor atomic.Pointer[redact.Redactor]
+}
+
+func newMask(cfg *config.Config) *mask {
+	m := &mask{cfg: cfg}
+	m.learn()
+	return m
+}
+
+// learn takes in what the configuration knows by now.
+func (m *mask) learn() { m.redactor.Store(redact.New(m.cfg.Secrets())) }
+
+func (m *mask) text(s string) string { return m.redactor.Load().Mask(s) }
 
 // configureSinks configures every sink, and returns when all are, or when they
 // had their time: the others go on in the background. Diagnostics are returned
@@ -112,7 +132,7 @@ func (d *Daemon) configureSinks(ctx context.Context, background *stage) error {
 	case <-patience.C:
 		late.Store(true)
 		for _, not := range d.notReady() {
-			d.logger.Warn("starting without a sink that is not ready", "reason", not)
+			d.logger.Warn("callbacks are taken without a sink that is not ready", "reason", not)
 		}
 	}
 	mu.Lock()
@@ -150,6 +170,7 @@ func (s *sinkRunner) tryConfigure(ctx context.Context) error {
 		return fmt.Errorf("describe sink %q: %w", s.sink.Name, err)
 	}
 	settings, diagnostics := s.cfg.DecodeSink(s.sink, description.Schema)
+	s.mask.learn()
 	if diagnostics.HasErrors() {
 		return diagnostics
 	}

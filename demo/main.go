@@ -231,7 +231,7 @@ func verifySignature(w http.ResponseWriter, r *http.Request, body []byte) string
 		w.WriteHeader(http.StatusUnauthorized)
 		return "not verified: " + err.Error()
 	}
-	return string(body) + "  <- webhook-id " + r.Header.Get("webhook-id") + ", signature verified"
+	return strings.TrimSpace(string(body)) + "  <- webhook-id " + r.Header.Get("webhook-id") + ", signature verified"
 }
 
 // daemon is a running callbackd.

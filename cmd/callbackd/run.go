@@ -32,7 +32,7 @@ what is in flight within shutdown_grace, closes the plugins, and exits with 0.`,
 			if err != nil {
 				return err
 			}
-			err = daemon.Run(cmd.Context(), func() { greet(cmd.OutOrStdout(), cfg, daemon) })
+			err = daemon.Run(cmd.Context(), func() { greet(cmd.OutOrStdout(), path, cfg, daemon) })
 			var wrong config.Diagnostics
 			if errors.As(err, &wrong) {
 				wrong.WriteText(cmd.ErrOrStderr(), colourful(cmd.ErrOrStderr()))
@@ -56,7 +56,7 @@ func newLogger(w io.Writer, c config.Log) *slog.Logger {
 }
 
 // greet says where the daemon listens and how to try it.
-func greet(w io.Writer, cfg *config.Config, daemon *core.Daemon) {
+func greet(w io.Writer, path string, cfg *config.Config, daemon *core.Daemon) {
 	var b strings.Builder
 	base := baseURL(cfg, daemon.Addr().String())
 	fmt.Fprintf(&b, "callbackd %s is ready\n", version)
@@ -65,22 +65,25 @@ func greet(w io.Writer, cfg *config.Config, daemon *core.Daemon) {
 	}
 	fmt.Fprintf(&b, "  metrics     http://%s/metrics\n", reachable(daemon.AdminAddr().String()))
 	if len(cfg.Sources) > 0 {
-		fmt.Fprintf(&b, "try it:\n  %s\n", try(&cfg.Sources[0], base))
+		fmt.Fprintf(&b, "try it:\n  %s\n", try(&cfg.Sources[0], base, path))
 	}
 	_, _ = io.WriteString(w, b.String())
 }
 
 // try is a command that sends a callback to the source.
-func try(s *config.Source, base string) string {
+func try(s *config.Source, base, path string) string {
 	address := base + (&url.URL{Path: s.Path}).EscapedPath()
+	body := `{"hello":"world"}`
+	if s.Tencent != nil {
+		body = `{"CallbackCommand":"Group.CallbackAfterGroupInfoChanged","GroupId":"@TGS#1","Type":"Public","Name":"hello"}`
+	}
 	switch {
 	case s.HMAC != nil || s.Tencent != nil && len(s.Tencent.Tokens) > 0:
-		return fmt.Sprintf(`echo '{"hello":"world"}' | callbackd send --source %s -`, s.Name)
+		return fmt.Sprintf(`echo '%s' | callbackd send --config '%s' --url %s --source %s -`, body, path, base, s.Name)
 	case s.Tencent != nil:
-		return fmt.Sprintf(`curl '%s?SdkAppid=%d&CallbackCommand=Group.CallbackAfterGroupInfoChanged' -d '{"GroupId":"@TGS#1","Type":"Public","Name":"hello"}'`,
-			address, s.Tencent.SDKAppIDs[0])
+		return fmt.Sprintf(`curl '%s?SdkAppid=%d&CallbackCommand=Group.CallbackAfterGroupInfoChanged' -d '%s'`, address, s.Tencent.SDKAppIDs[0], body)
 	}
-	return fmt.Sprintf(`curl '%s' -d '{"hello":"world"}'`, address)
+	return fmt.Sprintf(`curl '%s' -d '%s'`, address, body)
 }
 
 // baseURL is the scheme, host and port that callbacks are sent to.
