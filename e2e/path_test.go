@@ -259,8 +259,9 @@ pipeline "all" {
 	})
 	began := time.Now()
 	d.stop()
-	if n := len(d.lines("delivered")); n != 3 {
-		t.Errorf("%d of 3 deliveries were finished by the stop, which took %v", n, time.Since(began))
+	// The last line says that the sink was closed in good order.
+	if lines := d.lines("delivered"); len(lines) != 4 || lines[3] != "closed" {
+		t.Errorf("of 3 deliveries the stop, which took %v, finished %q", time.Since(began), lines)
 	}
 	if pids := d.pluginPIDs("callbackd-sink-"); len(pids) > 0 {
 		t.Errorf("plugins are left over: %v", pids)

@@ -88,7 +88,9 @@ func (d *decoder) decodeSink(b *hclsyntax.Block, plugins map[string]*pluginBlock
 	if p := plugins[out.Type]; p != nil {
 		p.used = true
 		out.Plugin = p.plugin
-		return out
+		if p.own {
+			return out
+		}
 	}
 	out.Plugin.Command = []string{filepath.Join(pluginDir, pluginPrefix+out.Type)}
 	d.checkProgram(out.Type, pluginDir, b.LabelRanges[0])
@@ -199,6 +201,7 @@ func runnable(program string) string {
 // pluginBlock is a decoded plugin block.
 type pluginBlock struct {
 	plugin Plugin
+	own    bool // it names a program of its own
 	rng    hcl.Range
 	used   bool
 }
@@ -211,9 +214,8 @@ func (d *decoder) decodePlugins(blocks hclsyntax.Blocks) map[string]*pluginBlock
 		}
 		s := d.section(pluginSpec(), b.Body, blockName(b), b.DefRange())
 		p := &pluginBlock{rng: b.LabelRanges[0]}
-		if s.require("command", `"`+pluginPrefix+b.Labels[0]+`"`) {
-			p.plugin.Command = s.command("command")
-		}
+		p.plugin.Command = s.command("command")
+		p.own = s.has("command")
 		s.sha256("sha256", &p.plugin.SHA256)
 		p.plugin.Env = s.environment("env")
 		out[b.Labels[0]] = p
