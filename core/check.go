@@ -42,7 +42,7 @@ func CheckSinks(ctx context.Context, cfg *config.Config, build Build, logger *sl
 func checkSink(ctx context.Context, cfg *config.Config, s *config.Sink, build Build, mask *mask, logger *slog.Logger) (CheckedSink, config.Diagnostics) {
 	out := CheckedSink{Sink: s}
 	var diagnostics config.Diagnostics
-	err := host.Probe(ctx, hostOptions(s, build.Version, mask, logger), func(ctx context.Context, p *host.Probed) error {
+	err := host.Probe(ctx, hostOptions(cfg, s, build.Version, mask, logger), func(ctx context.Context, p *host.Probed) error {
 		out.Schema = p.Description
 		out.Settings, diagnostics = cfg.DecodeSink(s, p.Description.Schema)
 		mask.learn()

@@ -32,6 +32,10 @@ const (
 // that is down must not keep the daemon from keeping what comes in.
 const startPatience = 5 * time.Second
 
+// mostCloseGrace is how long a plugin may take to close at a stop, where
+// shutdown_grace is not shorter.
+const mostCloseGrace = 10 * time.Second
+
 // configurePause is the wait before a configuration that did not get through is
 // tried again.
 const configurePause = time.Second
@@ -61,16 +65,18 @@ func newSinkRunner(cfg *config.Config, s *config.Sink, pipelines map[string]*pip
 ) *sinkRunner {
 	return &sinkRunner{
 		cfg: cfg, sink: s, pipelines: pipelines, queue: q, metrics: metrics, mask: mask, logger: logger,
-		host:       host.New(hostOptions(s, version, mask, logger)),
+		host:       host.New(hostOptions(cfg, s, version, mask, logger)),
 		configured: make(chan struct{}),
 	}
 }
 
 // hostOptions says how the plugin of a sink is run.
-func hostOptions(s *config.Sink, version string, mask *mask, logger *slog.Logger) host.Options {
+func hostOptions(cfg *config.Config, s *config.Sink, version string, mask *mask, logger *slog.Logger) host.Options {
 	return host.Options{
 		Name: s.Name, Command: s.Plugin.Command, SHA256: s.Plugin.SHA256, Env: s.Plugin.Env,
 		DaemonVersion: version, Logger: logger, Mask: mask.text,
+		// Its worker has had the whole grace for what was in flight.
+		CloseGrace: min(mostCloseGrace, cfg.ShutdownGrace),
 	}
 }
 
