@@ -155,20 +155,20 @@ func (p *process) explainCall(ctx context.Context, call string, timeout time.Dur
 		name, call, p.texts.clean(st.Message(), MaxMessageLen), st.Code())
 }
 
-// explainGone says how the process ended, if it did or is about to. Nil: it
-// lives.
+// explainGone says why the process is of no use any more. Nil: it lives.
 func (p *process) explainGone() error {
-	if cause := context.Cause(p.broken); errors.Is(cause, ErrStopped) {
+	cause := context.Cause(p.broken)
+	if cause == nil || errors.Is(cause, errConnection) {
+		// The connection may break an instant before the process has ended.
+		if p.child.exitsWithin(crashNotice) {
+			return p.crash()
+		}
+		cause = context.Cause(p.broken)
+	}
+	if cause == nil || errors.Is(cause, ErrStopped) || errors.Is(cause, ErrCrashed) {
 		return cause
 	}
-	// The connection may break an instant before the process has ended.
-	if p.child.exitsWithin(crashNotice) {
-		return p.crash()
-	}
-	if cause := context.Cause(p.broken); cause != nil {
-		return fmt.Errorf("%w: %w", ErrCrashed, cause)
-	}
-	return nil
+	return fmt.Errorf("%w: %w", ErrCrashed, cause)
 }
 
 // crash says how the process ended. Only after it did.

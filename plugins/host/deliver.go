@@ -106,6 +106,9 @@ func (s *Sink) Deliver(ctx context.Context, batch Batch, result func(Result)) er
 		tracker:  newTracker(batch.Deliveries),
 	}
 	err := d.run(ctx, &s.slabs)
+	if errors.Is(err, ErrCrashed) {
+		s.lost(p)
+	}
 	if odd := d.tracker.odd; odd > 0 {
 		s.oddResults.Do(func() {
 			s.opts.Logger.Warn("plugin gave results that belong to no delivery, or second ones: they are ignored", "results", odd)

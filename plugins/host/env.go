@@ -4,18 +4,20 @@ import "strings"
 
 // passedOn are the variables of the daemon that plugins get. PATH and HOME are
 // not among them, and neither is anything that may be a credential.
-var passedOn = [...]string{
-	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
-	"http_proxy", "https_proxy", "no_proxy", "all_proxy",
-	"SSL_CERT_FILE", "SSL_CERT_DIR",
-	"TZ", "LANG", "LC_ALL", "TMPDIR",
+func passedOn() []string {
+	return []string{
+		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+		"http_proxy", "https_proxy", "no_proxy", "all_proxy",
+		"SSL_CERT_FILE", "SSL_CERT_DIR",
+		"TZ", "LANG", "LC_ALL", "TMPDIR",
+	}
 }
 
 // pluginEnv is the whole environment of a plugin. Later entries win: what the
 // protocol needs cannot be overridden by the configuration.
 func pluginEnv(lookup func(string) (string, bool), extra, protocol []string) []string {
 	var env []string
-	for _, name := range passedOn {
+	for _, name := range passedOn() {
 		if value, ok := lookup(name); ok {
 			env = append(env, name+"="+value)
 		}

@@ -1,3 +1,5 @@
+//go:build linux
+
 package host
 
 import (
@@ -12,7 +14,6 @@ import (
 	"github.com/callbackd/callbackd/plugins/schema"
 	"github.com/callbackd/callbackd/plugins/sinktest/faultsink"
 )
-
 
 func TestLifeOfASink(t *testing.T) {
 	f := run(t, nil)

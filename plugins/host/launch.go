@@ -44,6 +44,9 @@ const (
 	windowSize   = 4 << 20
 )
 
+// errConnection: mostly the sign that the process is about to end.
+var errConnection = errors.New("the connection to it broke")
+
 // process is a plugin that was started and is connected.
 type process struct {
 	opts   *Options
@@ -243,7 +246,7 @@ func (p *process) connected() {
 func (p *process) watchConnection() {
 	for state := p.conn.GetState(); ; state = p.conn.GetState() {
 		if state != connectivity.Ready {
-			p.fail(fmt.Errorf("plugin %s: the connection to it broke", p.opts.program()))
+			p.fail(fmt.Errorf("plugin %s: %w", p.opts.program(), errConnection))
 			return
 		}
 		if !p.conn.WaitForStateChange(p.broken, state) {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package host
 
 import (
@@ -68,9 +70,10 @@ func options(t *testing.T, logs *logs, env ...string) Options {
 		t.Fatal(err)
 	}
 	return Options{
-		Name:       "under-test",
-		Command:    []string{exe},
-		Env:        append([]string{roleEnv + "=plugin"}, env...),
+		Name:    "under-test",
+		Command: []string{exe},
+		// The race detector would sleep for a second at each exit.
+		Env:        append([]string{roleEnv + "=plugin", "GORACE=atexit_sleep_ms=0"}, env...),
 		Logger:     slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		MinBackoff: 5 * time.Millisecond,
 		MaxBackoff: 50 * time.Millisecond,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -141,12 +142,14 @@ func (s *lineStream) emit(line []byte) {
 	if s.inDump && line[0] != '{' {
 		parsed.level = slog.LevelError // the rest of the crash report
 	}
-	ctx := context.Background()
-	if !s.log.logger.Enabled(ctx, parsed.level) {
+	ctx, handler := context.Background(), s.log.logger.Handler()
+	if !handler.Enabled(ctx, parsed.level) {
 		return
 	}
-	attrs := append([]slog.Attr{slog.String("stream", s.name)}, parsed.attrs(s.log.texts)...)
-	s.log.logger.LogAttrs(ctx, parsed.level, s.log.texts.clean(parsed.message, MaxLogMessageLen), attrs...)
+	record := slog.NewRecord(time.Now(), parsed.level, s.log.texts.clean(parsed.message, MaxLogMessageLen), 0)
+	record.AddAttrs(slog.String("stream", s.name))
+	record.AddAttrs(parsed.attrs(s.log.texts)...)
+	_ = handler.Handle(ctx, record) // as slog.Logger does: a log that fails has nobody to tell
 }
 
 // epitaph is the line that tells best why the process ended: the first of a

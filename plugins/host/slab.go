@@ -42,7 +42,7 @@ func (s *slab) fill(ref *sinkpb.SinkRef, batch *Batch, refuse func(index int, wh
 			continue
 		}
 		out.Id = text(in.ID)
-		out.Attempt = uint32(min(max(in.Attempt, 0), math.MaxInt32)) //nolint:gosec // bounded
+		out.Attempt = uint32(min(max(in.Attempt, 0), math.MaxInt32))
 		out.Pipeline = text(in.Pipeline)
 		out.Headers = headersToProto(in.Headers)
 		out.PerEvent = perEvent
@@ -101,7 +101,7 @@ func timestamp(out *timestamppb.Timestamp, t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
 	}
-	out.Seconds, out.Nanos = t.Unix(), int32(t.Nanosecond()) //nolint:gosec // below 1e9
+	out.Seconds, out.Nanos = t.Unix(), int32(t.Nanosecond())
 	return out
 }
 

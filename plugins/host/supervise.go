@@ -40,7 +40,7 @@ func (s *Sink) supervise(ctx context.Context) {
 	for starts := 0; ctx.Err() == nil; starts++ {
 		s.update(func() {
 			s.state.Phase = PhaseStarting
-			s.state.Restarts = uint64(max(0, starts)) //nolint:gosec // not negative
+			s.state.Restarts = uint64(max(0, starts))
 		})
 		began := time.Now()
 		err := s.runOnce(ctx)
@@ -74,6 +74,7 @@ func (s *Sink) runOnce(ctx context.Context) error {
 		s.withdraw(p, PhaseStopping)
 		p.stop(ctx, s.goodbye(p))
 	} else {
+		p.fail(err) // who still waits for an answer is told why there is none
 		s.withdraw(p, PhaseBackingOff)
 		p.stop(ctx, nil)
 	}
@@ -142,6 +143,20 @@ func (s *Sink) withdraw(p *process, phase Phase) {
 	})
 }
 
+// lost takes a process out of use that a call found dead, so that who asks next
+// waits for its successor. The supervisor learns of it by itself.
+func (s *Sink) lost(p *process) {
+	if current, _ := s.settings(); current == p {
+		s.ready.CompareAndSwap(p, nil)
+		s.update(func() {
+			if s.current == p {
+				s.current = nil
+				s.state.Phase = PhaseBackingOff
+			}
+		})
+	}
+}
+
 // watch stays with a process until it cannot be used any more, and says why; or
 // until ctx ends.
 func (s *Sink) watch(ctx context.Context, p *process) error {
@@ -156,10 +171,10 @@ func (s *Sink) watch(ctx context.Context, p *process) error {
 		case <-p.child.exited:
 			return p.crash()
 		case <-p.broken.Done():
-			if err := p.explainGone(); errors.Is(err, ErrCrashed) {
-				return err
+			if cause := context.Cause(p.broken); !errors.Is(cause, errConnection) {
+				return cause
 			}
-			return context.Cause(p.broken)
+			return p.explainGone()
 		case <-ticker.C:
 			s.log.reportDropped()
 			if !p.configured.Load() {

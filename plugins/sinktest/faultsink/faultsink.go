@@ -38,7 +38,7 @@ const (
 	EnvDescribe = "FAULTSINK_DESCRIBE"
 	// EnvStderr: "odd" (lines that break parsers), "flood:BYTES", "secret:TEXT".
 	EnvStderr = "FAULTSINK_STDERR"
-	// EnvStdout: "noise:BYTES" (one line, printed past go-plugin).
+	// EnvStdout: "noise:BYTES" (one line, printed past go-plugin at each Describe).
 	EnvStdout = "FAULTSINK_STDOUT"
 	// EnvParent: which sign of the daemon's end is heeded: "signal" (only the
 	// kernel's), "pipe" (only the inherited pipe), "none"; else both.
@@ -74,10 +74,10 @@ func Main() {
 	startFault(start)
 
 	server := &server{describe: describe, rawStdout: rawStdout, rawStderr: rawStderr}
-	noise(rawStdout, rawStderr)
+	noise(rawStderr)
 	version := uint(wire.ProtocolVersion)
 	if n, ok := argument(start, "version"); ok {
-		version = uint(number(n)) //nolint:gosec // a test's own number
+		version = uint(number(n))
 	}
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: plugin.HandshakeConfig{

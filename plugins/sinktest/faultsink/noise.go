@@ -11,23 +11,24 @@ import (
 	"math/big"
 	"os"
 	"strings"
-	"time"
 )
 
 // OddLines are lines on stderr that break parsers of hclog's JSON.
-var OddLines = []string{
-	`{"@message":1}`, `{"@message":null}`, `{"@level":1,"@message":"x"}`, `{"@timestamp":7,"@message":"x"}`,
-	`{"@message":"x","@timestamp":"yesterday"}`, `{"@level":{},"@message":[]}`, `{`, `{}`, `[]`, `null`, `"`,
-	`{"a":` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `}`,
-	"\x00\xff\xfe not UTF-8", "[WARN] old style", "[", "[]", "panic: not really",
-	`{"@level":"warn","@message":"well-formed","n":12345678901234567890,"nested":{"a":[1,2]}}`,
+func OddLines() []string {
+	return []string{
+		`{"@message":1}`, `{"@message":null}`, `{"@level":1,"@message":"x"}`, `{"@timestamp":7,"@message":"x"}`,
+		`{"@message":"x","@timestamp":"yesterday"}`, `{"@level":{},"@message":[]}`, `{`, `{}`, `[]`, `null`, `"`,
+		`{"a":` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `}`,
+		"\x00\xff\xfe not UTF-8", "[WARN] old style", "[", "[]", "panic: not really",
+		`{"@level":"warn","@message":"well-formed","n":12345678901234567890,"nested":{"a":[1,2]}}`,
+	}
 }
 
-// noise makes the noise that the environment asks for, past go-plugin.
-func noise(stdout, stderr io.Writer) {
+// noise makes the noise on stderr that the environment asks for, past go-plugin.
+func noise(stderr io.Writer) {
 	fault := os.Getenv(EnvStderr)
 	if fault == "odd" {
-		for _, line := range OddLines {
+		for _, line := range OddLines() {
 			_, _ = fmt.Fprintln(stderr, line)
 		}
 	}
@@ -38,12 +39,13 @@ func noise(stdout, stderr io.Writer) {
 		_, _ = fmt.Fprintf(stderr, "{\"@level\":\"info\",\"@message\":\"posting to %s\",\"url\":\"%s\"}\n", text, text)
 		_, _ = fmt.Fprintln(stderr, "plain", text)
 	}
+}
+
+// noiseAfter makes the noise on standard output that comes after the handshake.
+func noiseAfter(stdout io.Writer) {
 	if n, ok := argument(os.Getenv(EnvStdout), "noise"); ok {
-		// The handshake has to come first.
-		time.AfterFunc(100*time.Millisecond, func() {
-			_, _ = fmt.Fprintln(stdout, strings.Repeat("y", number(n)))
-			_, _ = fmt.Fprintln(stdout, "the end of the noise")
-		})
+		_, _ = fmt.Fprintln(stdout, strings.Repeat("y", number(n)))
+		_, _ = fmt.Fprintln(stdout, "the end of the noise")
 	}
 }
 

@@ -1,6 +1,7 @@
 package faultsink
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -64,7 +65,7 @@ func dump(path string) {
 
 // grandchild starts a process that outlives its parent if it can.
 func grandchild(path string) {
-	cmd := exec.Command("/bin/sleep", "600")
+	cmd := exec.CommandContext(context.Background(), "/bin/sleep", "600")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, "faultsink: starting a grandchild:", err)
@@ -88,7 +89,7 @@ func writeFile(path, content string) {
 // unconnected gives a handshake of a socket that nobody serves.
 func unconnected(exit bool) {
 	path := filepath.Join(os.Getenv("PLUGIN_UNIX_SOCKET_DIR"), "deaf")
-	if _, err := net.Listen("unix", path); err != nil {
+	if _, err := new(net.ListenConfig).Listen(context.Background(), "unix", path); err != nil {
 		fmt.Fprintln(os.Stderr, "faultsink:", err)
 		os.Exit(99)
 	}

@@ -69,6 +69,7 @@ func Schema() schema.Schema {
 }
 
 func (s *server) Describe(ctx context.Context, _ *sinkpb.DescribeRequest) (*sinkpb.DescribeResponse, error) {
+	noiseAfter(s.rawStdout)
 	if err := s.fault(ctx, s.describe, 3); err != nil {
 		return nil, err
 	}
@@ -290,7 +291,7 @@ func (s *server) deliver(set *settings, d *sinkpb.Delivery) (*sinkpb.Result, err
 	r := &sinkpb.Result{DeliveryId: d.GetId(), Outcome: sinkpb.Outcome_OUTCOME_DELIVERED}
 	fails := set.outcome != "" && set.failAttempts == 0 || s.attempts[d.GetId()] <= set.failAttempts
 	if fails {
-		r.Outcome, r.Message = outcomes[set.outcome], set.message
+		r.Outcome, r.Message = outcome(set.outcome), set.message
 		if set.retryAfter != 0 {
 			r.RetryAfter = durationpb.New(set.retryAfter)
 		}
@@ -304,9 +305,14 @@ func (s *server) deliver(set *settings, d *sinkpb.Delivery) (*sinkpb.Result, err
 	return r, nil
 }
 
-var outcomes = map[string]sinkpb.Outcome{
-	"": sinkpb.Outcome_OUTCOME_RETRY, "retry": sinkpb.Outcome_OUTCOME_RETRY,
-	"throttled": sinkpb.Outcome_OUTCOME_THROTTLED, "rejected": sinkpb.Outcome_OUTCOME_REJECTED,
+func outcome(name string) sinkpb.Outcome {
+	switch name {
+	case "throttled":
+		return sinkpb.Outcome_OUTCOME_THROTTLED
+	case "rejected":
+		return sinkpb.Outcome_OUTCOME_REJECTED
+	}
+	return sinkpb.Outcome_OUTCOME_RETRY
 }
 
 func (s *server) sync() error {
