@@ -236,7 +236,8 @@ func TestTheDaemonSurvivesItsPlugins(t *testing.T) {
 		{"describes itself hugely", `FAULTSINK_DESCRIBE = "huge"`, "", false},
 		{"panics in Deliver", "", `on_deliver = "panic"`, false},
 		{"hangs in Deliver", "", `on_deliver = "hang"`, false},
-		{"gives unknown results", "", `results = "unknown_id"`, false},
+		{"gives results of strangers", "", `results = "unknown_id"`, true},
+		{"gives no results", "", `results = "none"`, false},
 		{"hangs in Close", "", `on_close = "hang"`, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
