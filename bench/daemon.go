@@ -149,13 +149,13 @@ func residentMB(pid int) float64 {
 
 // receiverFor makes what the sink delivers to, and the sink's settings for it.
 // received counts what has arrived, each delivery once.
-func receiverFor(kind, dir string) (received func() (int, error), settings string, closeIt func(), err error) {
+func receiverFor(ctx context.Context, kind, dir string) (received func() (int, error), settings string, closeIt func(), err error) {
 	if kind == "file" {
 		path := filepath.Join(dir, "out.jsonl")
 		counter := &lineCounter{path: path}
 		return counter.count, fmt.Sprintf("path = %q", path), counter.close, nil
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, "", nil, err
 	}

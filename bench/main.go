@@ -41,7 +41,7 @@ func main() {
 		sink.Serve(sink.Info{Name: "noop", Version: "1", Doc: "Takes everything, does nothing."}, openNoop)
 		return
 	case len(os.Args) == 2 && os.Args[1] == "bare-handler":
-		serveBare()
+		serveBare(context.Background())
 		return
 	}
 	bin := flag.String("bin", "bin", "the folder with callbackd and its sinks")
@@ -84,8 +84,8 @@ func bench(ctx context.Context, bin string, duration time.Duration, rounds int) 
 }
 
 // serveBare is the reference: a handler that reads the body and answers.
-func serveBare() {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+func serveBare(ctx context.Context) {
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -143,7 +143,7 @@ func benchDaemon(ctx context.Context, bin, kind string, connections int, duratio
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	received, settings, closeReceiver, err := receiverFor(kind, dir)
+	received, settings, closeReceiver, err := receiverFor(ctx, kind, dir)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func checkSink(ctx context.Context, cfg *config.Config, s *config.Sink, build Bu
 	var diagnostics config.Diagnostics
 	err := host.Probe(ctx, hostOptions(cfg, s, build.Version, mask, logger), func(ctx context.Context, p *host.Probed) error {
 		out.Schema = p.Description
-		out.Settings, diagnostics = cfg.DecodeSink(s, p.Description.Schema)
+		out.Settings, diagnostics = cfg.DecodeSink(s, p.Schema)
 		mask.learn()
 		if diagnostics.HasErrors() {
 			return nil

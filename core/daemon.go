@@ -160,16 +160,16 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 
 // unlessStopped tells why ctx ended where that was not a stop from outside.
 func unlessStopped(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		if errors.Is(cause, queue.ErrFailed) {
-			return fmt.Errorf("%w: %w", ErrStore, cause)
-		}
-		return cause
-	}
-	if ctx.Err() != nil {
+	cause := context.Cause(ctx)
+	switch {
+	case cause == nil:
+		return err
+	case errors.Is(cause, context.Canceled):
 		return nil
+	case errors.Is(cause, queue.ErrFailed):
+		return fmt.Errorf("%w: %w", ErrStore, cause)
 	}
-	return err
+	return cause
 }
 
 // close lets go of what New took.

@@ -60,12 +60,12 @@ func demo(ctx context.Context, bin, samples, config string) (err error) {
 	if len(bodies) == 0 {
 		return fmt.Errorf("there are no samples in %s", samples)
 	}
-	slack, err := listen(&receiver{answer: answerLikeSlack})
+	slack, err := listen(ctx, &receiver{answer: answerLikeSlack})
 	if err != nil {
 		return err
 	}
 	defer slack.close()
-	relay, err := listen(&receiver{answer: verifySignature})
+	relay, err := listen(ctx, &receiver{answer: verifySignature})
 	if err != nil {
 		return err
 	}
@@ -161,8 +161,8 @@ type receiver struct {
 	seen []string
 }
 
-func listen(r *receiver) (*receiver, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+func listen(ctx context.Context, r *receiver) (*receiver, error) {
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +241,7 @@ type daemon struct {
 	drained            chan struct{}
 }
 
-var addresses = regexp.MustCompile(`(callbacks|metrics)\s+(http://[^/\s]+)(\S*)`) //nolint:gochecknoglobals // a constant that Go cannot write as one
+var addresses = regexp.MustCompile(`(callbacks|metrics)\s+(http://[^/\s]+)(\S*)`)
 
 // start runs the daemon and waits until it is ready.
 func start(ctx context.Context, program, config string, env []string) (*daemon, error) {

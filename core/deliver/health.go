@@ -71,20 +71,21 @@ func (p *pause) until(t time.Time) {
 	}
 }
 
-func (p *pause) wait(ctx context.Context) error {
+// wait waits until then; it is false where ctx ends first.
+func (p *pause) wait(ctx context.Context) bool {
 	for {
 		p.mu.Lock()
 		left := time.Until(p.at)
 		p.mu.Unlock()
 		if left <= 0 {
-			return ctx.Err()
+			return ctx.Err() == nil
 		}
 		timer := time.NewTimer(left)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return ctx.Err()
+			return false
 		}
 	}
 }

@@ -88,7 +88,7 @@ func (s *settler) run(ctx context.Context) error {
 		for {
 			s.mu.Lock()
 			batch, finished := s.ready, s.finished
-			s.ready, spare = spare[:0], nil
+			s.ready = spare[:0]
 			s.mu.Unlock()
 			if len(batch) == 0 {
 				if finished {

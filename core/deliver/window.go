@@ -25,8 +25,8 @@ func newWindow(maxEvents, maxCalls int) *window {
 const worthIt = time.Millisecond
 
 // room waits until one more call may begin and returns how many events it may
-// carry. Only one goroutine calls it.
-func (w *window) room(ctx context.Context) (int, error) {
+// carry; ok is false where ctx ends first. Only one goroutine calls it.
+func (w *window) room(ctx context.Context) (events int, ok bool) {
 	var patience *time.Timer
 	var lostPatience <-chan time.Time
 	impatient := false
@@ -35,7 +35,7 @@ func (w *window) room(ctx context.Context) (int, error) {
 		free, calls := w.maxEvents-w.events, w.calls
 		w.mu.Unlock()
 		if calls < w.maxCalls && free > 0 && (impatient || free >= max(1, w.maxEvents/4)) {
-			return free, nil
+			return free, true
 		}
 		if patience == nil && calls < w.maxCalls && free > 0 {
 			patience = time.NewTimer(worthIt)
@@ -44,7 +44,7 @@ func (w *window) room(ctx context.Context) (int, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return 0, false
 		case <-w.freed:
 		case <-lostPatience:
 			impatient = true

@@ -74,12 +74,12 @@ func (w *Worker) take(ctx, flight context.Context, attempts *sync.WaitGroup) err
 		if err := w.sink.WaitReady(ctx); err != nil {
 			return unlessDone(ctx, fmt.Errorf("wait for sink %q: %w", w.settings.Sink, err))
 		}
-		if w.pause.wait(ctx) != nil {
+		if !w.pause.wait(ctx) {
 			return nil
 		}
-		room, err := w.window.room(ctx)
-		if err != nil {
-			return nil // ctx has ended
+		room, ok := w.window.room(ctx)
+		if !ok {
+			return nil
 		}
 		batch, err := w.takeBatch(ctx, min(room, w.settings.MaxBatchEvents))
 		if err != nil {
@@ -88,7 +88,7 @@ func (w *Worker) take(ctx, flight context.Context, attempts *sync.WaitGroup) err
 		w.window.begin(len(batch))
 		w.settler.hold(batch)
 		// The sink may have asked for a pause while there was nothing to take.
-		if w.pause.wait(ctx) != nil {
+		if !w.pause.wait(ctx) {
 			for i := range batch {
 				w.settler.giveBack(&batch[i])
 			}
@@ -244,9 +244,12 @@ func (w *Worker) settle(a attempted) {
 	w.settler.settle(s)
 }
 
+// unlessDone is err, or nil where it only says that ctx has ended.
 func unlessDone(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return nil
+	default:
+		return err
 	}
-	return err
 }
