@@ -128,14 +128,39 @@ func BenchmarkThrough(b *testing.B) {
 // BenchmarkBacklog takes and settles what was appended before.
 func BenchmarkBacklog(b *testing.B) {
 	q := openBench(b, Options{})
-	routes := []event.Route{{Pipeline: "group-profile", Sink: "audit"}}
-	inParallel(256, b.N, func(i uint64) {
-		if err := q.Append(context.Background(), benchEvent(i), routes); err != nil {
-			b.Error(err)
-		}
-	})
+	fill(b, q, b.N)
 	b.ReportAllocs()
 	b.ResetTimer()
 	drain(b, q, "audit", 2, b.N)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkOpen opens a queue with a backlog, up to the first delivery.
+func BenchmarkOpen(b *testing.B) {
+	const backlog = 200_000
+	dir := b.TempDir()
+	q := openBench(b, Options{Dir: dir})
+	fill(b, q, backlog)
+	if err := q.Close(); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		q := openBench(b, Options{Dir: dir})
+		if _, err := q.Take(b.Context(), "audit", Want{MaxEvents: 100, MaxBytes: 1 << 20, Lease: time.Minute}); err != nil {
+			b.Fatal(err)
+		}
+		if err := q.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func fill(b testing.TB, q Queue, n int) {
+	b.Helper()
+	routes := []event.Route{{Pipeline: "group-profile", Sink: "audit"}}
+	inParallel(256, n, func(i uint64) {
+		if err := q.Append(context.Background(), benchEvent(i), routes); err != nil {
+			b.Error(err)
+		}
+	})
 }

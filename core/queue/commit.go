@@ -15,14 +15,13 @@ const (
 	// maxUnsynced is how long a settlement may be lost to a power cut or kill
 	// -9, which hands the delivery out again.
 	maxUnsynced = 200 * time.Millisecond
-	// diskEvery is how often the free space of the disk is asked for, at most.
-	diskEvery = 250 * time.Millisecond
 	// maxLeftCache is for how many events the number of deliveries left is
 	// remembered; others are read again.
 	maxLeftCache = 1 << 16
 	// maxGather is how long the callers of one commit are waited for to come
-	// back before the next one.
-	maxGather = 200 * time.Microsecond
+	// back before the next one, maxGatherIdle how long while none comes.
+	maxGather     = time.Millisecond
+	maxGatherIdle = 100 * time.Microsecond
 )
 
 // committer is the one goroutine that writes. It takes the groups in line, makes
@@ -41,10 +40,7 @@ type committer struct {
 
 	unsynced    time.Time // when the first commit without sync was; zero: none
 	watch       *time.Timer
-	diskAsked   time.Time
-	diskUnknown bool
-	diskLow     bool
-	fullLogged  time.Time
+	room        room
 	lastGroup   int // appends in the group before
 	commitTime  time.Duration
 	key, value  []byte // scratch
@@ -56,6 +52,7 @@ func newCommitter(q *Embedded) *committer {
 		q:       q,
 		changed: make(map[*sink]*changes),
 		left:    make(map[uint64]int),
+		room:    room{options: q.options},
 	}
 	c.watch = time.AfterFunc(time.Hour, func() {
 		q.health.fail(fmt.Errorf("queue %s: the disk did not take a commit within %s", q.options.Dir, q.options.StallTimeout))
@@ -101,13 +98,17 @@ func (c *committer) run() {
 
 // gather waits a moment for the callers of the last group: they come back at
 // once where they are busy, and a sync for the first few of them alone would make
-// the others wait for it.
+// the others wait for it. It ends when all are there, or no more come.
 func (c *committer) gather() {
 	if c.lastGroup < 2 {
 		return
 	}
-	until := time.Now().Add(min(maxGather, c.commitTime/4))
-	for c.q.groups.waiting() < c.lastGroup && time.Now().Before(until) {
+	now, n := time.Now(), c.q.groups.waiting()
+	until, grew, all := now.Add(min(maxGather, c.commitTime/2)), now, n+c.lastGroup
+	for ; n < all && now.Before(until) && now.Sub(grew) < maxGatherIdle; now = time.Now() {
+		if w := c.q.groups.waiting(); w != n {
+			n, grew = w, now
+		}
 		runtime.Gosched()
 	}
 	c.lastGroup = 0
@@ -194,7 +195,7 @@ func (c *committer) build(b *pebble.Batch, g *group) error {
 		if r.cancelled {
 			continue
 		}
-		if r.err = c.room(r, now); r.err != nil {
+		if r.err = c.room.check(c.state.bytes, r.size(), now); r.err != nil {
 			continue
 		}
 		if err := c.append(b, r, now); err != nil {
@@ -221,7 +222,7 @@ func (c *committer) build(b *pebble.Batch, g *group) error {
 			return err
 		}
 	}
-	return c.set(b, append(c.key[:0], keyCounters...), appendStore(c.value[:0], c.state))
+	return c.set(b, append(c.key[:0], keyCounters()...), appendStore(c.value[:0], c.state))
 }
 
 // set keeps key and value as the next scratch.
@@ -245,55 +246,6 @@ func (c *committer) changesOf(s *sink) *changes {
 		c.changed[s] = ch
 	}
 	return ch
-}
-
-// room tells whether there is room for r.
-func (c *committer) room(r *appendRequest, now time.Time) error {
-	limit := c.q.options.MaxBytes
-	if c.state.bytes+r.size() > limit {
-		c.logFull(now, "limit_bytes", limit)
-		return fmt.Errorf("%w: it holds %d of %d bytes", ErrFull, c.state.bytes, limit)
-	}
-	c.askDisk(now)
-	if c.diskLow {
-		return fmt.Errorf("%w: its disk has less than %d bytes left", ErrFull, c.q.options.ReserveBytes)
-	}
-	return nil
-}
-
-// askDisk looks at the free space, at a bounded rate.
-func (c *committer) askDisk(now time.Time) {
-	if now.Sub(c.diskAsked) < diskEvery {
-		return
-	}
-	c.diskAsked = now
-	usage, err := c.q.store.fs.GetDiskUsage(c.q.options.Dir)
-	if err != nil {
-		if !c.diskUnknown {
-			c.q.options.Logger.Warn("free disk space is unknown, the reserve is not kept", "dir", c.q.options.Dir, "error", err)
-		}
-		c.diskUnknown, c.diskLow = true, false
-		return
-	}
-	c.diskUnknown = false
-	low := usage.AvailBytes < uint64(c.q.options.ReserveBytes)
-	if low != c.diskLow {
-		c.diskLow = low
-		if low {
-			c.q.options.Logger.Error("disk is nearly full, refusing callbacks", "dir", c.q.options.Dir,
-				"free_bytes", usage.AvailBytes, "reserve_bytes", c.q.options.ReserveBytes)
-		} else {
-			c.q.options.Logger.Info("disk has room again", "dir", c.q.options.Dir, "free_bytes", usage.AvailBytes)
-		}
-	}
-}
-
-func (c *committer) logFull(now time.Time, key string, limit int64) {
-	if now.Sub(c.fullLogged) < time.Minute {
-		return
-	}
-	c.fullLogged = now
-	c.q.options.Logger.Error("queue is full, refusing callbacks", "dir", c.q.options.Dir, key, limit)
 }
 
 // size is what an append counts against the limit.
@@ -468,13 +420,13 @@ func (c *committer) bury(b *pebble.Batch, m *move, ch *changes, now time.Time) e
 
 // release takes one delivery off an event, and the event away with its last one.
 func (c *committer) release(b *pebble.Batch, d *delivery) error {
-	seq, left := d.pos.seq, 0
+	seq := d.pos.seq
 	if d.routes > 1 {
 		n, err := c.leftOf(d)
 		if err != nil {
 			return err
 		}
-		left = n - 1
+		left := n - 1
 		leftKey := appendLeftKey(c.key[:0], seq)
 		if left > 0 {
 			c.left[seq] = left

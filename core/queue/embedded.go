@@ -82,7 +82,7 @@ func Open(ctx context.Context, options Options) (*Embedded, error) {
 
 // load reads the state of the store and of its sinks: a few records.
 func (q *Embedded) load(c *committer) error {
-	v, closer, err := q.store.Get(keyCounters)
+	v, closer, err := q.store.Get(keyCounters())
 	if err == nil {
 		c.state, err = decodeStore(v)
 		err = errors.Join(err, closer.Close())
@@ -206,7 +206,7 @@ func (q *Embedded) Append(ctx context.Context, ev *event.Event, routes []event.R
 	if len(routes) == 0 {
 		return nil
 	}
-	r, err := newAppend(ev, routes)
+	r, err := q.groups.newAppend(ev, routes)
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func (q *Embedded) Append(ctx context.Context, ev *event.Event, routes []event.R
 		return err // the committer may still use r
 	}
 	err = r.err
-	r.free()
+	q.groups.free(r)
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -337,7 +338,7 @@ func TestDamagedTable(t *testing.T) {
 
 func TestFormatVersion(t *testing.T) {
 	write := func(t *testing.T, dir string, key, value []byte) {
-		db, err := pebble.Open(dir, &pebble.Options{})
+		db, err := pebble.Open(dir, &pebble.Options{Logger: storeLog{log: slog.New(slog.DiscardHandler), health: newHealth()}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -352,8 +353,8 @@ func TestFormatVersion(t *testing.T) {
 		key, value []byte
 		want       string
 	}{
-		"newer":           {keyFormat, protowire.AppendVarint([]byte{1 << 3}, storeFormat+1), "newer callbackd"},
-		"malformed":       {keyFormat, []byte{1 << 3}, "damaged"},
+		"newer":           {keyFormat(), protowire.AppendVarint([]byte{1 << 3}, storeFormat+1), "newer callbackd"},
+		"malformed":       {keyFormat(), []byte{1 << 3}, "damaged"},
 		"another program": {[]byte("k"), []byte("v"), "another program"},
 	} {
 		t.Run(name, func(t *testing.T) {

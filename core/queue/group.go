@@ -29,6 +29,7 @@ func (g *group) requests() int { return len(g.appends) + len(g.settles) }
 // callers.
 type groups struct {
 	ready chan struct{} // holds a value while there may be a group
+	spare sync.Pool     // of *appendRequest
 
 	mu     sync.Mutex
 	line   []*group
@@ -132,9 +133,8 @@ type appendRequest struct {
 	err       error // valid after the group's done is closed
 }
 
-var appendRequests = sync.Pool{New: func() any { return new(appendRequest) }}
-
-func newAppend(ev *event.Event, routes []event.Route) (*appendRequest, error) {
+// newAppend makes a request, on the buffers of an earlier one.
+func (l *groups) newAppend(ev *event.Event, routes []event.Route) (*appendRequest, error) {
 	if len(routes) > maxRoutes {
 		return nil, fmt.Errorf("append event %s: %d routes, at most %d are possible", ev.ID, len(routes), maxRoutes)
 	}
@@ -143,12 +143,15 @@ func newAppend(ev *event.Event, routes []event.Route) (*appendRequest, error) {
 			return nil, fmt.Errorf("append event %s: a route of pipeline %q has no sink", ev.ID, r.Pipeline)
 		}
 	}
-	r := appendRequests.Get().(*appendRequest)
+	r, ok := l.spare.Get().(*appendRequest)
+	if !ok {
+		r = new(appendRequest)
+	}
 	r.event, r.routes = ev, routes
 	r.record = appendEvent(r.record[:0], ev, routes)
 	if len(r.record) > maxEventLen {
 		n := len(r.record)
-		r.free()
+		l.free(r)
 		return nil, fmt.Errorf("append event %s: it has %d bytes, at most %d are possible", ev.ID, n, maxEventLen)
 	}
 	r.delivery = appendDelivery(r.delivery[:0], deliveryRecord{since: ev.Accepted, eventLen: len(r.record)})
@@ -156,12 +159,12 @@ func newAppend(ev *event.Event, routes []event.Route) (*appendRequest, error) {
 }
 
 // free makes r available to others. Nobody may hold it any more.
-func (r *appendRequest) free() {
+func (l *groups) free(r *appendRequest) {
 	const keep = 64 << 10 // rare large events are not to pin memory
 	record, delivery := r.record, r.delivery
 	if cap(record) > keep {
 		record = nil
 	}
 	*r = appendRequest{record: record, delivery: delivery}
-	appendRequests.Put(r)
+	l.spare.Put(r)
 }

@@ -45,10 +45,8 @@ const (
 	timedKeyLen = 1 + 4 + 8 + 8 + 4
 )
 
-var (
-	keyFormat   = []byte{spaceMeta, 'v'}
-	keyCounters = []byte{spaceMeta, 'c'}
-)
+func keyFormat() []byte   { return []byte{spaceMeta, 'v'} }
+func keyCounters() []byte { return []byte{spaceMeta, 'c'} }
 
 // position orders the deliveries of one sink within a key space. at is a time in
 // nanoseconds, and 0 where the space is ordered by sequence alone.
@@ -58,7 +56,10 @@ type position struct {
 	index uint32
 }
 
-var lastPosition = position{at: math.MaxInt64, seq: math.MaxUint64, index: math.MaxUint32}
+// lastPosition is after all others.
+func lastPosition() position {
+	return position{at: math.MaxInt64, seq: math.MaxUint64, index: math.MaxUint32}
+}
 
 func (p position) less(o position) bool {
 	if p.at != o.at {
@@ -81,7 +82,7 @@ func (p position) after() position {
 		p.seq++
 		return p
 	}
-	return lastPosition
+	return lastPosition()
 }
 
 func earlier(a, b position) position {

@@ -230,7 +230,7 @@ func (q *Embedded) readDelayed(s *sink, from position, limit int) (ds []*deliver
 			recLen: len(it.Value()), eventLen: r.eventLen,
 		})
 	}
-	return ds, lastPosition, it.Error()
+	return ds, lastPosition(), it.Error()
 }
 
 // oldestFresh is since when the oldest delivery never tried is pending.
@@ -265,7 +265,7 @@ func (q *Embedded) oldestDelayed(s *sink) time.Time {
 	if known {
 		return time.Unix(0, from.at).UTC()
 	}
-	found := lastPosition
+	found := lastPosition()
 	err := q.reading(func() (err error) {
 		it, err := q.store.NewIter(&pebble.IterOptions{
 			LowerBound: appendTimedKey(nil, spaceDelayedAge, s.id, from),
@@ -282,7 +282,7 @@ func (q *Embedded) oldestDelayed(s *sink) time.Time {
 		}
 		return it.Error()
 	})
-	if err != nil || found == lastPosition {
+	if err != nil || found == lastPosition() {
 		return time.Time{}
 	}
 	s.mu.Lock()

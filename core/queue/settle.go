@@ -59,7 +59,7 @@ func (q *Embedded) Settle(ctx context.Context, settlements []Settlement) error {
 		for _, m := range r.moves {
 			m.sink.mu.Lock()
 			m.sink.unclaim(m.d)
-			m.sink.wake()
+			m.sink.wake(time.Now())
 			m.sink.mu.Unlock()
 		}
 		return err
@@ -81,7 +81,7 @@ func (q *Embedded) claim(r *settleRequest, st *Settlement, now time.Time) bool {
 	}
 	if st.Retry != nil && st.Retry.Error == "" && st.Attempts == d.attempts && !st.Retry.At.After(now) {
 		s.giveBack(d) // nothing changes on disk
-		s.wake()
+		s.wake(now)
 		return true
 	}
 	s.claim(d)
@@ -150,5 +150,6 @@ func (q *Embedded) extend(l Lease, now, until time.Time) bool {
 	}
 	d.expiry = until
 	s.expiry.fix(d)
+	s.wake(now) // it may be a shorter time
 	return true
 }

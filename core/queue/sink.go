@@ -60,7 +60,7 @@ type sink struct {
 	reading     bool     // a taker reads from the store
 	readCeiling position // while reading: the first position that was added to the delayed ones meanwhile
 	turn        bool     // whose turn it is: the delayed or the fresh
-	waiters     []chan struct{}
+	waiters     []waiter
 }
 
 // windowLimits bound what waits in memory for a sink.
@@ -74,8 +74,8 @@ func newSink(name string, id uint32, limits windowLimits) *sink {
 		id:           id,
 		limits:       limits,
 		freshAll:     true,
-		delayedNext:  lastPosition,
-		oldest:       lastPosition,
+		delayedNext:  lastPosition(),
+		oldest:       lastPosition(),
 		held:         make(map[deliveryKey]*delivery),
 		delayed:      deliveryHeap{less: byPosition, index: waitIndex},
 		takenFresh:   deliveryHeap{less: byPosition, index: takenIndex},
@@ -126,7 +126,7 @@ func (s *sink) publish(c *changes) {
 	for _, d := range c.fresh {
 		s.addFresh(d)
 	}
-	s.wake()
+	s.wake(time.Now())
 }
 
 func (s *sink) addFresh(d *delivery) {
@@ -292,7 +292,7 @@ func (s *sink) lease(ds []*delivery, until time.Time, token func() uint64) {
 // wants tells what has to be read from the store before next can tell all.
 func (s *sink) wants() (fresh, delayed bool) {
 	fresh = !s.freshAll && s.firstFresh() == nil
-	delayed = s.delayedNext != lastPosition && s.delayed.Len() == 0
+	delayed = s.delayedNext != lastPosition() && s.delayed.Len() == 0
 	return fresh, delayed
 }
 
@@ -310,30 +310,56 @@ func (s *sink) nextTime() time.Time {
 	return t
 }
 
-// wake lets one waiting taker look again. Each one that goes on wakes the next.
-func (s *sink) wake() {
+// waiter is a taker that waits. until is when it looks again by itself; zero:
+// never.
+type waiter struct {
+	woken chan struct{}
+	until time.Time
+}
+
+// wake lets a waiting taker look again, where something is there for it, or will
+// be before any of them looks by itself. It is called after each change; the one
+// that was woken calls it again when it goes on.
+func (s *sink) wake(now time.Time) {
 	if len(s.waiters) == 0 {
 		return
 	}
-	close(s.waiters[0])
+	if !s.ready(now) {
+		next := s.nextTime()
+		watched := func(w waiter) bool { return !w.until.IsZero() && !w.until.After(next) }
+		if next.IsZero() || slices.ContainsFunc(s.waiters, watched) {
+			return
+		}
+	}
+	close(s.waiters[0].woken)
 	s.waiters = slices.Delete(s.waiters, 0, 1)
 }
 
-func (s *sink) wait() chan struct{} {
-	ch := make(chan struct{})
-	s.waiters = append(s.waiters, ch)
-	return ch
+// wait adds a waiting taker.
+func (s *sink) wait() waiter {
+	w := waiter{woken: make(chan struct{}), until: s.nextTime()}
+	s.waiters = append(s.waiters, w)
+	return w
 }
 
-// leave ends the wait of a taker. One that gives up hands on that it may have
-// been woken, and that it was the one to watch the next due time.
-func (s *sink) leave(ch chan struct{}, givesUp bool) {
-	if i := slices.Index(s.waiters, ch); i >= 0 {
-		s.waiters = slices.Delete(s.waiters, i, i+1)
+// leave takes away a taker that does not wait any longer.
+func (s *sink) leave(w waiter) {
+	s.waiters = slices.DeleteFunc(s.waiters, func(o waiter) bool { return o.woken == w.woken })
+}
+
+// ready tells whether a taker has something to take, or to read.
+func (s *sink) ready(now time.Time) bool {
+	if s.returned.Len() > 0 || s.firstFresh() != nil {
+		return true
 	}
-	if givesUp {
-		s.wake()
+	if d := s.delayed.first(); d != nil && d.pos.at <= now.UnixNano() {
+		return true
 	}
+	if d := s.expiry.first(); d != nil && !d.expiry.After(now) {
+		return true
+	}
+	fresh, delayed := s.wants()
+	return (fresh || delayed) && !s.reading
 }
 
 // holder returns the delivery of a lease that is still held, else nil.

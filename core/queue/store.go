@@ -187,7 +187,7 @@ func (s *store) open(ctx context.Context, o Options, h *health) error {
 		err = ctx.Err()
 	}
 	if err != nil {
-		_ = s.DB.Close()
+		_ = r.db.Close()
 		return err
 	}
 	s.armed.Store(true)
@@ -218,7 +218,7 @@ func (s *store) checkFiles() error {
 
 // checkFormat refuses what this program cannot read, and marks a new store.
 func (s *store) checkFormat() error {
-	v, closer, err := s.Get(keyFormat)
+	v, closer, err := s.Get(keyFormat())
 	switch {
 	case err == nil:
 		defer func() { _ = closer.Close() }()
@@ -248,7 +248,7 @@ func (s *store) checkFormat() error {
 		return fmt.Errorf("queue %s: the directory holds a store of another program; choose another queue.dir", s.dir)
 	}
 	format := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), storeFormat)
-	if err := s.Set(keyFormat, format, pebble.Sync); err != nil {
+	if err := s.Set(keyFormat(), format, pebble.Sync); err != nil {
 		return fmt.Errorf("queue %s: %w", s.dir, err)
 	}
 	return nil
@@ -280,7 +280,7 @@ func damaged(err error) error {
 func (s *store) close(h *health) error {
 	s.armed.Store(false)
 	closed := make(chan error, 1)
-	go func() { closed <- h.guard(s.DB.Close) }()
+	go func() { closed <- h.guard(s.Close) }()
 	select {
 	case err := <-closed:
 		if h.error() != nil {

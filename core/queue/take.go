@@ -42,7 +42,7 @@ func (q *Embedded) takeNow(s *sink, want Want) ([]*delivery, error) {
 	s.mu.Lock()
 	fresh, delayed := s.wants()
 	if (fresh || delayed) && !s.reading {
-		s.reading, s.readCeiling = true, lastPosition
+		s.reading, s.readCeiling = true, lastPosition()
 		s.mu.Unlock()
 		err := q.refill(s, fresh, delayed)
 		s.mu.Lock()
@@ -55,7 +55,7 @@ func (q *Embedded) takeNow(s *sink, want Want) ([]*delivery, error) {
 	now := time.Now()
 	s.expire(now)
 	ds := s.take(now, want)
-	s.wakeIfMore(now)
+	s.wake(now)
 	s.mu.Unlock()
 
 	for _, d := range ds {
@@ -67,26 +67,6 @@ func (q *Embedded) takeNow(s *sink, want Want) ([]*delivery, error) {
 		}
 	}
 	return ds, nil
-}
-
-// wakeIfMore lets the next taker look where there is more to do for it.
-func (s *sink) wakeIfMore(now time.Time) {
-	if len(s.waiters) == 0 {
-		return
-	}
-	fresh, delayed := s.wants()
-	if s.due(now) || ((fresh || delayed) && !s.reading) {
-		s.wake()
-	}
-}
-
-// due tells whether next would return something.
-func (s *sink) due(now time.Time) bool {
-	if s.returned.Len() > 0 || s.firstFresh() != nil {
-		return true
-	}
-	d := s.delayed.first()
-	return d != nil && d.pos.at <= now.UnixNano()
 }
 
 // lend starts the leases of ds and describes them for the taker.
@@ -104,6 +84,7 @@ func (s *sink) lend(ds []*delivery, lease time.Duration, token func() uint64) []
 			Since:    d.since,
 		}
 	}
+	s.wake(time.Now()) // one may have to watch for the end of these leases
 	return out
 }
 
@@ -111,24 +92,22 @@ func (s *sink) lend(ds []*delivery, lease time.Duration, token func() uint64) []
 func (q *Embedded) waitFor(ctx context.Context, s *sink) error {
 	s.mu.Lock()
 	now := time.Now()
-	fresh, delayed := s.wants()
-	if s.due(now) || ((fresh || delayed) && !s.reading) {
+	if s.ready(now) {
 		s.mu.Unlock()
 		return nil
 	}
-	woken := s.wait()
-	at := s.nextTime()
+	w := s.wait()
 	s.mu.Unlock()
 
 	var due <-chan time.Time
-	if !at.IsZero() {
-		timer := time.NewTimer(max(at.Sub(now), 0))
+	if !w.until.IsZero() {
+		timer := time.NewTimer(max(w.until.Sub(now), 0))
 		defer timer.Stop()
 		due = timer.C
 	}
 	var err error
 	select {
-	case <-woken:
+	case <-w.woken:
 		return nil
 	case <-due:
 	case <-ctx.Done():
@@ -139,7 +118,10 @@ func (q *Embedded) waitFor(ctx context.Context, s *sink) error {
 		err = q.health.error()
 	}
 	s.mu.Lock()
-	s.leave(woken, err != nil)
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.leave(w)
+	if err != nil { // it may have been woken, or the one to watch
+		s.wake(time.Now())
+	}
 	return err
 }

@@ -99,7 +99,8 @@ func (f *fixture) append(routes ...event.Route) *event.Event {
 	return ev
 }
 
-var wide = queue.Want{MaxEvents: 100, MaxBytes: 1 << 20, Lease: time.Minute}
+// wide takes all there is in these tests.
+func wide() queue.Want { return queue.Want{MaxEvents: 100, MaxBytes: 1 << 20, Lease: time.Minute} }
 
 // take takes exactly n deliveries.
 func (f *fixture) take(sink string, n int, want queue.Want) []queue.Leased {
@@ -124,7 +125,7 @@ func (f *fixture) none(sink string) {
 	f.Helper()
 	ctx, cancel := context.WithTimeout(f.Context(), 30*time.Millisecond)
 	defer cancel()
-	ls, err := f.q.Take(ctx, sink, wide)
+	ls, err := f.q.Take(ctx, sink, wide())
 	if !errors.Is(err, context.DeadlineExceeded) {
 		f.Fatalf("take: %d deliveries, %v; want none", len(ls), err)
 	}
@@ -188,10 +189,10 @@ func testRoundTrip(t *testing.T, f *fixture) {
 			t.Fatalf("got %+v", l)
 		}
 	}
-	check(f.take("a", 1, wide)[0])
+	check(f.take("a", 1, wide())[0])
 	f.reopen()
-	check(f.take("a", 1, wide)[0])
-	check(f.take("b", 1, wide)[0])
+	check(f.take("a", 1, wide())[0])
+	check(f.take("b", 1, wide())[0])
 }
 
 func testNoRoutes(_ *testing.T, f *fixture) {
@@ -231,7 +232,7 @@ func testLimits(_ *testing.T, f *fixture) {
 func testTakeWaits(_ *testing.T, f *fixture) {
 	got := make(chan error, 1)
 	go func() {
-		_, err := f.q.Take(f.Context(), "a", wide)
+		_, err := f.q.Take(f.Context(), "a", wide())
 		got <- err
 	}()
 	f.append(to("a")...)
@@ -243,7 +244,7 @@ func testTakeWaits(_ *testing.T, f *fixture) {
 func testTakeContext(_ *testing.T, f *fixture) {
 	ctx, cancel := context.WithCancel(f.Context())
 	cancel()
-	if _, err := f.q.Take(ctx, "a", wide); !errors.Is(err, context.Canceled) {
+	if _, err := f.q.Take(ctx, "a", wide()); !errors.Is(err, context.Canceled) {
 		f.Fatal(err)
 	}
 	if err := f.q.Append(ctx, f.event(), to("a")); !errors.Is(err, context.Canceled) {
@@ -294,9 +295,9 @@ func testTakers(_ *testing.T, f *fixture) {
 func testSettleTwice(_ *testing.T, f *fixture) {
 	f.append(to("a")...)
 	other := f.append(to("a")...)
-	l := f.take("a", 1, wide)[0]
+	l := f.take("a", 1, wide())[0]
 	f.settle(delivered(l))
-	next := f.take("a", 1, wide)[0]
+	next := f.take("a", 1, wide())[0]
 	err := f.q.Settle(f.Context(), []queue.Settlement{delivered(l), delivered(next)})
 	if !errors.Is(err, queue.ErrStale) {
 		f.Fatalf("%v, want ErrStale", err)
@@ -313,10 +314,10 @@ func testSettleTwice(_ *testing.T, f *fixture) {
 
 func testExpiry(_ *testing.T, f *fixture) {
 	f.append(to("a")...)
-	short := wide
+	short := wide()
 	short.Lease = 20 * time.Millisecond
 	first := f.take("a", 1, short)[0]
-	second := f.take("a", 1, wide)[0]
+	second := f.take("a", 1, wide())[0]
 	if first.Event.ID != second.Event.ID || second.Attempts != 0 {
 		f.Fatalf("got %+v, then %+v", first, second)
 	}
@@ -332,7 +333,7 @@ func testExpiry(_ *testing.T, f *fixture) {
 
 func testExtend(_ *testing.T, f *fixture) {
 	f.append(to("a")...)
-	short := wide
+	short := wide()
 	short.Lease = 10 * time.Second
 	l := f.take("a", 1, short)[0]
 	if err := f.q.Extend(f.Context(), []queue.Lease{l.Lease}, time.Hour); err != nil {
@@ -347,11 +348,11 @@ func testExtend(_ *testing.T, f *fixture) {
 
 func testRetry(_ *testing.T, f *fixture) {
 	ev := f.append(to("a")...)
-	l := f.take("a", 1, wide)[0]
+	l := f.take("a", 1, wide())[0]
 	due := time.Now().Add(60 * time.Millisecond)
 	f.settle(retry(l, due))
 	f.wantStats("a", queue.SinkStats{Delayed: 1})
-	again := f.take("a", 1, wide)[0]
+	again := f.take("a", 1, wide())[0]
 	if time.Now().Before(due) {
 		f.Error("it came before it was due")
 	}
@@ -371,12 +372,12 @@ func testRetry(_ *testing.T, f *fixture) {
 func testGiveBack(_ *testing.T, f *fixture) {
 	f.append(to("a")...)
 	f.append(to("a")...)
-	ls := f.take("a", 2, wide)
+	ls := f.take("a", 2, wide())
 	for _, l := range ls {
 		f.settle(queue.Settlement{Lease: l.Lease, Retry: &queue.Retry{At: time.Now()}, Attempts: l.Attempts})
 	}
 	f.wantStats("a", queue.SinkStats{Pending: 2})
-	again := f.take("a", 2, wide)
+	again := f.take("a", 2, wide())
 	for i, l := range again {
 		if l.Attempts != 0 || l.Event.ID != ls[i].Event.ID {
 			f.Fatalf("got %+v", l)
@@ -402,10 +403,10 @@ func testDead(_ *testing.T, f *fixture) {
 	first := f.append(to("a")...)
 	f.append(to("b")...)
 	third := f.append(to("a", "b")...)
-	f.settle(dead(f.take("a", 1, wide)[0]))
-	f.settle(dead(f.take("b", 1, wide)[0]))
-	f.settle(dead(f.take("a", 1, wide)[0]))
-	f.settle(delivered(f.take("b", 1, wide)[0]))
+	f.settle(dead(f.take("a", 1, wide())[0]))
+	f.settle(dead(f.take("b", 1, wide())[0]))
+	f.settle(dead(f.take("a", 1, wide())[0]))
+	f.settle(delivered(f.take("b", 1, wide())[0]))
 	check := func() {
 		f.Helper()
 		f.none("a")
@@ -443,7 +444,7 @@ func testDeadFromStart(_ *testing.T, f *fixture) {
 	if len(ls) != 1 || ls[0].EventID != ev.ID || ls[0].Reason != event.ReasonRoute || ls[0].Attempts != 0 || ls[0].Pipeline != "broken" {
 		f.Fatalf("dead letters: %+v", ls)
 	}
-	f.settle(delivered(f.take("a", 1, wide)[0]))
+	f.settle(delivered(f.take("a", 1, wide())[0]))
 	if len(f.deadLetters("")) != 1 {
 		f.Fatal("the dead letter went with the other delivery")
 	}
@@ -454,7 +455,7 @@ func testReopen(_ *testing.T, f *fixture) {
 	for range 4 {
 		evs = append(evs, f.append(to("a")...))
 	}
-	ls := f.take("a", 3, wide)
+	ls := f.take("a", 3, wide())
 	f.settle(delivered(ls[0]), retry(ls[1], time.Now().Add(-time.Second)))
 	f.reopen()
 	f.wantStats("a", queue.SinkStats{Pending: f.stats("a").Pending, Delayed: f.stats("a").Delayed})
@@ -462,7 +463,7 @@ func testReopen(_ *testing.T, f *fixture) {
 		f.Fatalf("stats after a restart: %+v", st)
 	}
 	attempts := make(map[ulid.ULID]int)
-	for _, l := range f.take("a", 3, wide) {
+	for _, l := range f.take("a", 3, wide()) {
 		attempts[l.Event.ID] = l.Attempts
 	}
 	want := map[ulid.ULID]int{evs[1].ID: 1, evs[2].ID: 0, evs[3].ID: 0}
@@ -479,11 +480,11 @@ func testBytes(_ *testing.T, f *fixture) {
 	if st := f.q.Stats(); st.Bytes == 0 || st.LimitBytes == 0 || st.Sinks["a"].Bytes == 0 {
 		f.Fatalf("stats: %+v", st)
 	}
-	f.settle(delivered(f.take("a", 1, wide)[0]))
-	bs := f.take("b", 2, wide)
+	f.settle(delivered(f.take("a", 1, wide())[0]))
+	bs := f.take("b", 2, wide())
 	f.settle(delivered(bs[0]))
 	f.settle(retry(bs[1], time.Now()))
-	f.settle(delivered(f.take("b", 1, wide)[0]))
+	f.settle(delivered(f.take("b", 1, wide())[0]))
 	st := f.q.Stats()
 	if st.Bytes != 0 || st.Sinks["a"].Bytes != 0 || st.Sinks["b"].Bytes != 0 {
 		f.Fatalf("stats after all is settled: %+v", st)
@@ -492,9 +493,9 @@ func testBytes(_ *testing.T, f *fixture) {
 
 func testFanOut(_ *testing.T, f *fixture) {
 	ev := f.append(to("a", "b")...)
-	f.settle(delivered(f.take("a", 1, wide)[0]))
+	f.settle(delivered(f.take("a", 1, wide())[0]))
 	f.reopen()
-	l := f.take("b", 1, wide)[0]
+	l := f.take("b", 1, wide())[0]
 	if l.Event.ID != ev.ID || !bytes.Equal(l.Event.Body, ev.Body) {
 		f.Fatalf("got %+v", l)
 	}
@@ -507,7 +508,7 @@ func testFanOut(_ *testing.T, f *fixture) {
 
 func testWrongSettlement(_ *testing.T, f *fixture) {
 	f.append(to("a")...)
-	l := f.take("a", 1, wide)[0]
+	l := f.take("a", 1, wide())[0]
 	for _, st := range []queue.Settlement{
 		{Lease: l.Lease},
 		{Lease: l.Lease, Delivered: true, Retry: &queue.Retry{}},
@@ -527,7 +528,7 @@ func testClose(_ *testing.T, f *fixture) {
 	got := make(chan error, 2)
 	for range 2 {
 		go func() {
-			_, err := f.q.Take(context.Background(), "a", wide)
+			_, err := f.q.Take(context.Background(), "a", wide())
 			got <- err
 		}()
 	}

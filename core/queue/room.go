@@ -1,0 +1,64 @@
+package queue
+
+import (
+	"fmt"
+	"time"
+)
+
+// diskEvery is how often the free space of the disk is asked for, at most.
+const diskEvery = 250 * time.Millisecond
+
+// room decides what is refused because the queue or its disk is full. The
+// committer alone uses it.
+type room struct {
+	options Options
+
+	diskAsked   time.Time
+	diskUnknown bool
+	diskLow     bool
+	fullLogged  time.Time
+}
+
+// check tells whether a queue that holds so many bytes has room for more.
+func (r *room) check(holds, more int64, now time.Time) error {
+	limit := r.options.MaxBytes
+	if holds+more > limit {
+		if now.Sub(r.fullLogged) >= time.Minute {
+			r.fullLogged = now
+			r.options.Logger.Error("queue is full, refusing callbacks", "dir", r.options.Dir, "limit_bytes", limit)
+		}
+		return fmt.Errorf("%w: it holds %d of %d bytes", ErrFull, holds, limit)
+	}
+	if now.Sub(r.diskAsked) >= diskEvery {
+		r.diskAsked = now
+		r.askDisk()
+	}
+	if r.diskLow {
+		return fmt.Errorf("%w: its disk has less than %d bytes left", ErrFull, r.options.ReserveBytes)
+	}
+	return nil
+}
+
+// askDisk looks at the free space.
+func (r *room) askDisk() {
+	log := r.options.Logger.With("dir", r.options.Dir)
+	usage, err := r.options.fs.GetDiskUsage(r.options.Dir)
+	if err != nil {
+		if !r.diskUnknown {
+			log.Warn("free disk space is unknown, the reserve is not kept", "error", err)
+		}
+		r.diskUnknown, r.diskLow = true, false
+		return
+	}
+	r.diskUnknown = false
+	low := usage.AvailBytes < uint64(r.options.ReserveBytes)
+	if low == r.diskLow {
+		return
+	}
+	r.diskLow = low
+	if low {
+		log.Error("disk is nearly full, refusing callbacks", "free_bytes", usage.AvailBytes, "reserve_bytes", r.options.ReserveBytes)
+	} else {
+		log.Info("disk has room again", "free_bytes", usage.AvailBytes)
+	}
+}
