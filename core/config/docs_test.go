@@ -105,37 +105,53 @@ func TestReferenceRanges(t *testing.T) {
 	}
 }
 
-// Every example of the reference is formatted, and has nothing wrong but what it
-// leaves out.
-func TestReferenceExamples(t *testing.T) {
+// Every example of the README and the pages is formatted, and has nothing wrong
+// but what it leaves out.
+func TestExamplesOfThePages(t *testing.T) {
 	t.Parallel()
-	examples := regexp.MustCompile("(?s)```hcl\n(.*?)```").FindAllStringSubmatch(readDoc(t), -1)
-	if len(examples) < 5 {
-		t.Fatalf("only %d examples", len(examples))
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
 	}
+	sinks, err := filepath.Glob("../../docs/sinks/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages = append(append(pages, sinks...), "../../README.md")
 	rest := map[string]string{
 		"source.chat": "source \"tencent_im\" \"chat\" {\n  path = \"/c\"\n  sdk_app_ids = [1]\n}\n",
 		"sink.audit":  "sink \"file\" \"audit\" {\n}\n",
 	}
-	for _, m := range examples {
-		src := m[1]
-		if out, diags := Format("x.hcl", []byte(src)); diags.HasErrors() || string(out) != src {
-			t.Errorf("not formatted: %v\n%s\nshould be\n%s", diags, src, out)
-		}
-		for ref, block := range rest {
-			kind, name, _ := strings.Cut(ref, ".")
-			if strings.Contains(src, ref) && !regexp.MustCompile(kind+` "\w+" "`+name+`"`).MatchString(src) {
-				src += block
-			}
-		}
-		path := filepath.Join(t.TempDir(), "config.hcl")
-		if err := os.WriteFile(path, []byte(src), 0o600); err != nil {
+	count := 0
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
 			t.Fatal(err)
 		}
-		_, diags := Load(path, Options{SkipFileChecks: true, LookupEnv: func(string) (string, bool) { return "value", true }})
-		if diags.HasErrors() {
-			t.Errorf("%v\nin\n%s", diags, src)
+		for _, m := range regexp.MustCompile("(?s)```hcl\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+			count++
+			src := m[1]
+			if out, diags := Format("x.hcl", []byte(src)); diags.HasErrors() || string(out) != src {
+				t.Errorf("%s: not formatted: %v\n%s\nshould be\n%s", page, diags, src, out)
+			}
+			for ref, block := range rest {
+				kind, name, _ := strings.Cut(ref, ".")
+				if strings.Contains(src, ref) && !regexp.MustCompile(kind+` "\w+" "`+name+`"`).MatchString(src) {
+					src += block
+				}
+			}
+			path := filepath.Join(t.TempDir(), "config.hcl")
+			if err := os.WriteFile(path, []byte(src), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, diags := Load(path, Options{SkipFileChecks: true, LookupEnv: func(string) (string, bool) { return "value", true }})
+			if diags.HasErrors() {
+				t.Errorf("%s: %v\nin\n%s", page, diags, src)
+			}
 		}
+	}
+	if count < 9 {
+		t.Errorf("only %d examples were found", count)
 	}
 }
 
