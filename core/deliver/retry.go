@@ -43,7 +43,8 @@ type attempted struct {
 	message    string
 	retryAfter time.Duration
 	// uncounted: what ended the attempt says nothing about the delivery (the
-	// plugin died, the daemon stops), so it does not count against max_attempts.
+	// plugin died, the sink wants less), so it does not count against
+	// max_attempts.
 	uncounted bool
 }
 

@@ -170,6 +170,7 @@ func (w *Worker) send(ctx context.Context, batch host.Batch, leased []*queue.Lea
 		a := attempted{
 			leased: leased[r.Index], outcome: event.Outcome(r.Outcome), reason: event.ReasonRejected,
 			message: r.Message, retryAfter: r.RetryAfter,
+			uncounted: r.Outcome == host.OutcomeThrottled,
 		}
 		leased[r.Index] = nil
 		ok = ok && a.outcome == event.OutcomeDelivered

@@ -192,6 +192,9 @@ func TestAThrottledSinkIsLeftAlone(t *testing.T) {
 		if got := q.ended()["delivered"]; got != 2 {
 			t.Errorf("%d delivered, want 2", got)
 		}
+		if got := q.settled[0]; got.Retry == nil || got.Attempts != 0 {
+			t.Errorf("the throttled attempt was settled as %+v, want one that does not count", got)
+		}
 	})
 }
 
