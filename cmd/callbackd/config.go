@@ -23,11 +23,17 @@ func loadConfig(cmd *cobra.Command, path string) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	diagnostics.WriteText(cmd.ErrOrStderr(), colourful(cmd.ErrOrStderr()))
+	tell(cmd, diagnostics)
 	if diagnostics.HasErrors() {
 		return nil, errSaid
 	}
 	return cfg, nil
+}
+
+// tell prints diagnostics for people.
+func tell(cmd *cobra.Command, diagnostics config.Diagnostics) {
+	// Where standard error takes nothing, the exit code has to do.
+	_ = diagnostics.WriteText(cmd.ErrOrStderr(), colorful(cmd.ErrOrStderr()))
 }
 
 func readConfig(path string) (*config.Config, config.Diagnostics, error) {
@@ -45,8 +51,8 @@ func readConfig(path string) (*config.Config, config.Diagnostics, error) {
 	return cfg, diagnostics, nil
 }
 
-// colourful tells whether w is a terminal whose user did not ask for plain text.
-func colourful(w io.Writer) bool {
+// colorful tells whether w is a terminal whose user did not ask for plain text.
+func colorful(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
 		return false

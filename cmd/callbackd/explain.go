@@ -32,7 +32,7 @@ func newExplain() *cobra.Command {
 attributes, which pipelines match it, and what each of their sinks would receive.
 No daemon is needed, and nothing is sent to anybody.`,
 		Example: `  callbackd explain --source chat group_info_changed.json`,
-		Args:    cobra.ExactArgs(1),
+		Args:    oneFile,
 		RunE: command(func(cmd *cobra.Command, args []string) error {
 			cfg, err := loadConfig(cmd, f.config)
 			if err != nil {
@@ -47,8 +47,8 @@ No daemon is needed, and nothing is sent to anybody.`,
 				return err
 			}
 			sinks, diagnostics := core.CheckSinks(cmd.Context(), cfg, build(), slog.New(slog.DiscardHandler))
+			tell(cmd, diagnostics)
 			if diagnostics.HasErrors() {
-				diagnostics.WriteText(cmd.ErrOrStderr(), colourful(cmd.ErrOrStderr()))
 				return errSaid
 			}
 			explained := explain(cfg, sinks, ev)
@@ -230,6 +230,7 @@ func (e explanation) text() string {
 	var b strings.Builder
 	line := func(indent int, name, value string) {
 		if value != "" {
+			value = strings.TrimSuffix(visible(value), "\n")
 			fmt.Fprintf(&b, "%s%-13s %s\n", strings.Repeat(" ", indent), name, strings.ReplaceAll(value, "\n", "\n"+strings.Repeat(" ", indent+14)))
 		}
 	}

@@ -3,9 +3,9 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/callbackd/callbackd/core/config"
 	"github.com/spf13/cobra"
@@ -20,8 +20,8 @@ func newFmt() *cobra.Command {
 		Use:   "fmt [FILE]...",
 		Short: "Format configuration files",
 		Long: `Format configuration files in place, and list those that were changed. A folder
-stands for its *.hcl files; - formats standard input to standard output. Without
-arguments, config.hcl is formatted.
+stands for its *.hcl files, hidden ones left out; - formats standard input to
+standard output. Without arguments, config.hcl is formatted.
 
 With --check nothing is changed, and the exit code is 1 when a file is not
 formatted.`,
@@ -29,21 +29,17 @@ formatted.`,
 			if len(args) == 0 {
 				args = []string{defaultConfig}
 			}
+			files, err := formattable(args)
+			if err != nil {
+				return err
+			}
 			ok := true
-			for _, arg := range args {
-				files := []string{arg}
-				if info, err := os.Stat(arg); arg != "-" && err == nil && info.IsDir() {
-					if files, err = filepath.Glob(filepath.Join(arg, "*.hcl")); err != nil {
-						return fmt.Errorf("list %s: %w", arg, err)
-					}
+			for _, file := range files {
+				formatted, err := formatFile(cmd, file, check)
+				if err != nil {
+					return err
 				}
-				for _, file := range files {
-					formatted, err := formatFile(cmd, file, check)
-					if err != nil {
-						return err
-					}
-					ok = ok && formatted
-				}
+				ok = ok && formatted
 			}
 			if !ok {
 				return errSaid
@@ -55,30 +51,57 @@ formatted.`,
 	return cmd
 }
 
+// formattable returns the files that the arguments stand for.
+func formattable(args []string) ([]string, error) {
+	var files []string
+	for _, arg := range args {
+		info, err := os.Stat(arg)
+		switch {
+		case arg == stdinName:
+			files = append(files, arg)
+			continue
+		case err != nil:
+			return nil, err
+		case !info.IsDir():
+			if !info.Mode().IsRegular() {
+				return nil, fmt.Errorf("%s is not a regular file: use - to format standard input", arg)
+			}
+			files = append(files, arg)
+			continue
+		}
+		entries, err := os.ReadDir(arg)
+		if err != nil {
+			return nil, err
+		}
+		found := false
+		for _, entry := range entries {
+			name := entry.Name()
+			if strings.HasSuffix(name, ".hcl") && !strings.HasPrefix(name, ".") && !entry.IsDir() {
+				files, found = append(files, filepath.Join(arg, name)), true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("the folder %s holds no *.hcl files", arg)
+		}
+	}
+	return files, nil
+}
+
 // formatFile formats one file. It is not ok where the file cannot be parsed, or
 // is not formatted and check is set.
 func formatFile(cmd *cobra.Command, file string, check bool) (ok bool, err error) {
-	in := cmd.InOrStdin()
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return false, err
-		}
-		defer f.Close()
-		in = f
-	}
-	src, err := io.ReadAll(io.LimitReader(in, maxFmtSize))
+	src, err := readInput(cmd.Context(), cmd.InOrStdin(), file, maxFmtSize)
 	if err != nil {
-		return false, fmt.Errorf("read %s: %w", file, err)
+		return false, err
 	}
 	out, diagnostics := config.Format(file, src)
 	if diagnostics.HasErrors() {
-		diagnostics.WriteText(cmd.ErrOrStderr(), colourful(cmd.ErrOrStderr()))
+		tell(cmd, diagnostics)
 		return false, nil
 	}
 	same := bytes.Equal(src, out)
 	switch {
-	case file == "-" && !check:
+	case file == stdinName && !check:
 		_, err = cmd.OutOrStdout().Write(out)
 		return true, err
 	case same:
@@ -105,7 +128,7 @@ func replaceFile(name string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp.Name())
+	defer os.Remove(temp.Name()) //nolint:errcheck // it is gone once it was renamed
 	_, err = temp.Write(content)
 	if err == nil {
 		err = temp.Chmod(info.Mode().Perm())

@@ -32,6 +32,8 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	// The first signal asks for an orderly end. The next one gets none.
+	context.AfterFunc(ctx, stop)
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -44,13 +46,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	var failed *failure
 	switch {
 	case err == nil:
 		return exitOK
 	case !errors.As(err, &failed):
-		_, _ = fmt.Fprintf(stderr, "callbackd: %v\nSee callbackd --help.\n", err)
+		_, _ = fmt.Fprintf(stderr, "callbackd: %v\nSee %s --help.\n", err, cmd.CommandPath())
 		return exitUsage
 	case failed.err != nil:
 		_, _ = fmt.Fprintf(stderr, "callbackd: %v\n", failed.err)
@@ -105,12 +107,12 @@ processes of their own.
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 the store failed (run only).`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(
 		newRun(), newValidate(), newFmt(), newExplain(), newSend(), newVersion(),
 	)
+	refuseUnknown(root)
 	return root
 }
 

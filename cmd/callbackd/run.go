@@ -21,7 +21,7 @@ func newRun() *cobra.Command {
 		Short: "Run the daemon",
 		Long: `Run the daemon until SIGTERM or SIGINT: then it takes no more callbacks, finishes
 what is in flight within shutdown_grace, closes the plugins, and exits with 0.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: command(func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd, path)
 			if err != nil {
@@ -35,7 +35,7 @@ what is in flight within shutdown_grace, closes the plugins, and exits with 0.`,
 			err = daemon.Run(cmd.Context(), func() { greet(cmd.OutOrStdout(), path, cfg, daemon) })
 			var wrong config.Diagnostics
 			if errors.As(err, &wrong) {
-				wrong.WriteText(cmd.ErrOrStderr(), colourful(cmd.ErrOrStderr()))
+				tell(cmd, wrong)
 				return errSaid
 			}
 			return err
@@ -78,8 +78,8 @@ func try(s *config.Source, base, path string) string {
 		body = `{"CallbackCommand":"Group.CallbackAfterGroupInfoChanged","GroupId":"@TGS#1","Type":"Public","Name":"hello"}`
 	}
 	switch {
-	case s.HMAC != nil || s.Tencent != nil && len(s.Tencent.Tokens) > 0:
-		return fmt.Sprintf(`echo '%s' | callbackd send --config '%s' --url %s --source %s -`, body, path, base, s.Name)
+	case s.HMAC != nil || s.Tencent != nil && len(s.Tencent.Tokens) > 0 || strings.HasPrefix(base, "https:"):
+		return fmt.Sprintf(`echo '%s' | callbackd send --config '%s' --url %s --source %s -`, body, strings.ReplaceAll(path, `'`, `'\''`), base, s.Name)
 	case s.Tencent != nil:
 		return fmt.Sprintf(`curl '%s?SdkAppid=%d&CallbackCommand=Group.CallbackAfterGroupInfoChanged' -d '%s'`, address, s.Tencent.SDKAppIDs[0], body)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -53,7 +54,7 @@ own secrets. So a configuration can be tried without the provider.
 Exits with 1 when a callback was refused.`,
 		Example: `  callbackd send --source chat group_info_changed.json
   echo '{"a":1}' | callbackd send --source ci --header 'X-Event-Type: push' -`,
-		Args: cobra.MinimumNArgs(1),
+		Args: someFiles,
 		RunE: command(func(cmd *cobra.Command, files []string) error {
 			cfg, err := loadConfig(cmd, f.config)
 			if err != nil {
@@ -68,9 +69,9 @@ Exits with 1 when a callback was refused.`,
 				return err
 			}
 			defer client.CloseIdleConnections()
-			base := f.base
-			if base == "" {
-				base = baseURL(cfg, cfg.Listen.Address)
+			base, err := f.target(cfg)
+			if err != nil {
+				return err
 			}
 			refused := false
 			for _, file := range files {
@@ -95,11 +96,26 @@ Exits with 1 when a callback was refused.`,
 	return cmd
 }
 
+// target is the scheme, host and port that callbacks are sent to.
+func (f *sampleFlags) target(cfg *config.Config) (string, error) {
+	if f.base == "" {
+		if _, port, err := net.SplitHostPort(cfg.Listen.Address); err == nil && port == "0" {
+			return "", &usageError{"the configuration leaves the port to the system: give the daemon's address with --url"}
+		}
+		return baseURL(cfg, cfg.Listen.Address), nil
+	}
+	u, err := url.Parse(f.base)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return "", &usageError{fmt.Sprintf("--url %q is not scheme, host and port, as in http://127.0.0.1:8080", f.base)}
+	}
+	return u.Scheme + "://" + u.Host, nil
+}
+
 // request makes the callback that file is a sample of.
 func (f *sampleFlags) request(cmd *cobra.Command, source *config.Source, base, file string) (*http.Request, error) {
-	body, err := readSample(cmd.InOrStdin(), file)
+	body, err := readInput(cmd.Context(), cmd.InOrStdin(), file, maxSampleSize)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("sample: %w", err)
 	}
 	sample := ingest.Sample{Body: body, Query: url.Values{}, Header: http.Header{}, Now: time.Now()}
 	for _, q := range f.query {
@@ -119,26 +135,6 @@ func (f *sampleFlags) request(cmd *cobra.Command, source *config.Source, base, f
 	return ingest.NewRequest(cmd.Context(), core.SourceSettings(source), base, sample)
 }
 
-func readSample(stdin io.Reader, file string) ([]byte, error) {
-	in := stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, fmt.Errorf("sample: %w", err)
-		}
-		defer f.Close()
-		in = f
-	}
-	body, err := io.ReadAll(io.LimitReader(in, maxSampleSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("sample %s: %w", file, err)
-	}
-	if len(body) > maxSampleSize {
-		return nil, fmt.Errorf("sample %s is larger than %d bytes, which no source takes", file, maxSampleSize)
-	}
-	return body, nil
-}
-
 func send(w io.Writer, client *http.Client, request *http.Request, file string) (ok bool, err error) {
 	ctx, cancel := context.WithTimeout(request.Context(), sendTimeout)
 	defer cancel()
@@ -155,7 +151,7 @@ func send(w io.Writer, client *http.Client, request *http.Request, file string) 
 	if err != nil {
 		return false, fmt.Errorf("read the answer to %s: %w", file, err)
 	}
-	_, err = fmt.Fprintf(w, "%s: %s %s\n", file, response.Status, bytes.TrimSpace(answer))
+	_, err = fmt.Fprintf(w, "%s: %s %s\n", file, response.Status, visible(string(bytes.TrimSpace(answer))))
 	return response.StatusCode/100 == 2, err
 }
 
@@ -199,5 +195,5 @@ func findSource(cfg *config.Config, name string) (*config.Source, error) {
 	case name == "":
 		return nil, &usageError{"the configuration has several sources, choose one with --source: " + strings.Join(names, ", ")}
 	}
-	return nil, fmt.Errorf("the configuration has no source %q, only %s", name, strings.Join(names, ", "))
+	return nil, &usageError{fmt.Sprintf("the configuration has no source %q, only %s", name, strings.Join(names, ", "))}
 }

@@ -18,7 +18,7 @@ takes and to check them; nothing is connected to or written.
 
 Diagnostics go to standard error, with --json to standard output. Exits with 1
 when one of them is an error.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: command(func(cmd *cobra.Command, _ []string) error {
 			cfg, diagnostics, err := readConfig(path)
 			if err != nil {
@@ -33,7 +33,7 @@ when one of them is an error.`,
 					return err
 				}
 			} else {
-				diagnostics.WriteText(cmd.ErrOrStderr(), colourful(cmd.ErrOrStderr()))
+				tell(cmd, diagnostics)
 			}
 			if diagnostics.HasErrors() {
 				return errSaid

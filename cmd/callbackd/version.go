@@ -12,7 +12,7 @@ func newVersion() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print which program this is",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: command(func(cmd *cobra.Command, _ []string) error {
 			b := build()
 			if asJSON {
