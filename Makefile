@@ -96,6 +96,8 @@ fuzz: ## run every fuzz test for FUZZTIME (default 10s) each
 check: generated-is-current tidy-is-current lint build ## what CI runs
 	go vet ./...
 	CALLBACKD_PROMTOOL=$(PROMTOOL) $(MAKE) --no-print-directory $(PROMTOOL) test
+	@$(MAKE) --no-print-directory demo >bin/demo.log 2>&1 || { cat bin/demo.log; exit 1; }
+	@echo "the demo shows what it promises (bin/demo.log)"
 
 .PHONY: tools
 tools: $(BUF) $(GOLANGCI) $(GOFUMPT) $(BENCHSTAT) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROMTOOL) ## install the pinned tools into .tools/

@@ -54,6 +54,9 @@ type Settings struct {
 
 // New returns a server.
 func New(s Settings) (*Server, error) {
+	if err := web.Validate(s.WebConfigFile); err != nil {
+		return nil, fmt.Errorf("admin: web_config_file %q: %w", s.WebConfigFile, err)
+	}
 	landing, err := web.NewLandingPage(web.LandingConfig{
 		Name:        "callbackd",
 		Description: "Receives callbacks, keeps them, delivers them to sinks.",
@@ -121,14 +124,6 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	}
 	if err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("admin server: %w", err)
-	}
-	return nil
-}
-
-// ValidateWebConfig checks an exporter-toolkit file.
-func ValidateWebConfig(file string) error {
-	if err := web.Validate(file); err != nil {
-		return fmt.Errorf("web_config_file %q: %w", file, err)
 	}
 	return nil
 }

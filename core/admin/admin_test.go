@@ -2,10 +2,13 @@ package admin_test
 
 import (
 	"context"
+	"encoding/base64"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"go.uber.org/goleak"
+	"golang.org/x/crypto/bcrypt"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -23,8 +27,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // serve runs a server for the length of the test and returns its base URL.
 func serve(t *testing.T, address string, notReady func() []string) string {
 	t.Helper()
+	return serveWith(t, address, "", notReady)
+}
+
+func serveWith(t *testing.T, address, webConfigFile string, notReady func() []string) string {
+	t.Helper()
 	server, err := admin.New(admin.Settings{
-		Address: address, NotReady: notReady, Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
+		Address: address, WebConfigFile: webConfigFile, NotReady: notReady, Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +99,40 @@ func TestHealthAndReadiness(t *testing.T) {
 	}
 	if code, _ := do(t, "GET", url+"/nothing", nil); code != http.StatusNotFound {
 		t.Errorf("GET /nothing: %d", code)
+	}
+}
+
+func TestABrokenWebConfigIsRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "web.yml")
+	if err := os.WriteFile(file, []byte("tls_server_config: { cert_file: nowhere.pem }"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := admin.New(admin.Settings{
+		Address: "127.0.0.1:0", WebConfigFile: file, Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
+	})
+	if err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("New: %v, want an error that names the file", err)
+	}
+}
+
+// Basic auth of an exporter-toolkit file is asked for.
+func TestBasicAuth(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "web.yml")
+	// The password is "secret".
+	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("basic_auth_users: { ops: "+string(hash)+" }"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url := serveWith(t, "127.0.0.1:0", file, func() []string { return nil })
+	if code, _ := do(t, "GET", url+"/metrics", nil); code != http.StatusUnauthorized {
+		t.Errorf("without a password: %d", code)
+	}
+	auth := "Basic " + base64.StdEncoding.EncodeToString([]byte("ops:secret"))
+	if code, body := do(t, "GET", url+"/metrics", map[string]string{"Authorization": auth}); code != http.StatusOK {
+		t.Errorf("with the password: %d %s", code, body)
 	}
 }
 
