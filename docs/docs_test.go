@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -226,6 +227,27 @@ func TestLogLines(t *testing.T) {
 	}
 	if found < 30 {
 		t.Errorf("only %d log lines were found in the code", found)
+	}
+}
+
+// TestAlerts lets promtool judge the alerts that the manual recommends.
+func TestAlerts(t *testing.T) {
+	t.Parallel()
+	_, rules, found := strings.Cut(read(t, "docs/operations.md"), "\n```yaml\ngroups:")
+	rules, _, closed := strings.Cut(rules, "\n```\n")
+	if !found || !closed || !strings.Contains(rules, "- alert: ") {
+		t.Fatal("docs/operations.md has no alerts")
+	}
+	promtool := os.Getenv("CALLBACKD_PROMTOOL")
+	if promtool == "" {
+		t.Skip("promtool is not there: make check installs it and sets CALLBACKD_PROMTOOL")
+	}
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	if err := os.WriteFile(file, []byte("groups:"+rules+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), promtool, "check", "rules", file).CombinedOutput(); err != nil {
+		t.Errorf("promtool check rules: %v\n%s", err, out)
 	}
 }
 
