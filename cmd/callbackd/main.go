@@ -31,12 +31,27 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	// The first signal asks for an orderly end. The next one gets none.
-	context.AfterFunc(ctx, stop)
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go obey(ctx, signals, stop, func() {
+		_, _ = fmt.Fprintln(os.Stderr, "callbackd: interrupted again, ended at once")
+		os.Exit(exitFailed)
+	})
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
 	os.Exit(code)
+}
+
+// obey stops at the first signal, and ends at once where that is not enough. A SIGINT after that is somebody at a terminal
+// who does not want to wait. A repeated SIGTERM is not: supervisors signal both
+// the process and its group.
+func obey(ctx context.Context, signals <-chan os.Signal, stop, end func()) {
+	for s := range signals {
+		if ctx.Err() != nil && s == syscall.SIGINT {
+			end()
+		}
+		stop()
+	}
 }
 
 // run is main without the process around it.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +21,9 @@ func newRun() *cobra.Command {
 		Use:   "run",
 		Short: "Run the daemon",
 		Long: `Run the daemon until SIGTERM or SIGINT: then it takes no more callbacks, finishes
-what is in flight within shutdown_grace, closes the plugins, and exits with 0.`,
+what is in flight within shutdown_grace, closes the plugins, and exits with 0.
+SIGINT during that ends it at once, with 1: what was answered is on disk all the
+same.`,
 		Args: noArgs,
 		RunE: command(func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd, path)
@@ -29,7 +32,10 @@ what is in flight within shutdown_grace, closes the plugins, and exits with 0.`,
 			}
 			logger := newLogger(cmd.ErrOrStderr(), cfg.Log)
 			daemon, err := core.New(cmd.Context(), cfg, build(), logger)
-			if err != nil {
+			switch {
+			case cmd.Context().Err() != nil && errors.Is(err, context.Canceled):
+				return nil // a stop before anything was begun
+			case err != nil:
 				return err
 			}
 			err = daemon.Run(cmd.Context(), func() { greet(cmd.OutOrStdout(), path, cfg, daemon) })

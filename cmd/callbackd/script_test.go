@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -70,6 +71,8 @@ func TestScripts(t *testing.T) {
 			"exits":       exits,
 			"daemon":      startDaemon,
 			"end":         endDaemon,
+			"insist":      insist,
+			"hold":        hold,
 			"expand":      expand,
 			"occupy":      occupy,
 			"certificate": certificate,
@@ -262,23 +265,129 @@ func endDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 || signals[args[1]] == nil {
 		ts.Fatalf("usage: end NAME INT|TERM")
 	}
-	d := ts.Value(daemonsKey{}).(map[string]*daemon)[args[0]]
-	if d == nil {
-		ts.Fatalf("there is no daemon %s", args[0])
-	}
+	d := findDaemon(ts, args[0])
 	ts.Check(d.cmd.Process.Signal(signals[args[1]]))
-	overdue := time.NewTimer(patience)
-	defer overdue.Stop()
-	select {
-	case <-d.ended:
-	case <-overdue.C:
-		ts.Fatalf("the daemon does not end on SIG%s\n%s", args[1], d.stderr.String())
-	}
+	d.waitForEnd(ts)
 	for suffix, text := range map[string]string{".stdout": d.stdout.String(), ".stderr": d.stderr.String()} {
 		ts.Check(os.WriteFile(ts.MkAbs(args[0]+suffix), []byte(text), 0o600))
 	}
 	if d.err != nil {
 		ts.Fatalf("the daemon ended with %v, want 0\n%s", d.err, d.stderr.String())
+	}
+}
+
+func findDaemon(ts *testscript.TestScript, name string) *daemon {
+	d := ts.Value(daemonsKey{}).(map[string]*daemon)[name]
+	if d == nil {
+		ts.Fatalf("there is no daemon %s", name)
+	}
+	return d
+}
+
+func (d *daemon) waitForEnd(ts *testscript.TestScript) {
+	overdue := time.NewTimer(patience)
+	defer overdue.Stop()
+	select {
+	case <-d.ended:
+	case <-overdue.C:
+		ts.Fatalf("the daemon does not end\n%s", d.stderr.String())
+	}
+}
+
+// insist ends a daemon, and once it is stopping interrupts it. It has to end with
+// 1: insist NAME
+func insist(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: insist NAME")
+	}
+	d := findDaemon(ts, args[0])
+	ts.Check(d.cmd.Process.Signal(syscall.SIGTERM))
+	overdue := time.NewTimer(patience)
+	defer overdue.Stop()
+	for !strings.Contains(d.stderr.String(), "msg=stopping") {
+		select {
+		case <-d.stderr.wrote:
+		case <-d.ended:
+			ts.Fatalf("the daemon did not wait for the callback: %v\n%s", d.err, d.stderr.String())
+		case <-overdue.C:
+			ts.Fatalf("the daemon does not stop\n%s", d.stderr.String())
+		}
+	}
+	ts.Check(d.cmd.Process.Signal(syscall.SIGINT))
+	d.waitForEnd(ts)
+	if code := d.cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(d.stderr.String(), "interrupted again, ended at once") {
+		ts.Fatalf("the daemon ended with %v, want %d\n%s", d.err, exitFailed, d.stderr.String())
+	}
+}
+
+// hold begins a callback and does not finish it before the end of the script:
+// hold ADDRESS PATH
+func hold(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: hold ADDRESS PATH")
+	}
+	conn, err := net.DialTimeout("tcp", args[0], patience)
+	ts.Check(err)
+	ts.Defer(func() { _ = conn.Close() })
+	ts.Check(conn.SetDeadline(time.Now().Add(patience)))
+	// The answer to the Expect tells that the daemon is reading the body.
+	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", args[1], args[0])
+	ts.Check(err)
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil || !strings.Contains(line, "100 Continue") {
+		ts.Fatalf("the daemon answered %q, %v", line, err)
+	}
+}
+
+func TestSignals(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		signals []os.Signal
+		ends    int
+	}{
+		{"told once", []os.Signal{syscall.SIGTERM}, 0},
+		{"interrupted once", []os.Signal{syscall.SIGINT}, 0},
+		{"by a supervisor, twice", []os.Signal{syscall.SIGTERM, syscall.SIGTERM}, 0},
+		{"interrupted, then told", []os.Signal{syscall.SIGINT, syscall.SIGTERM}, 0},
+		{"interrupted twice", []os.Signal{syscall.SIGINT, syscall.SIGINT}, 1},
+		{"told, then interrupted", []os.Signal{syscall.SIGTERM, syscall.SIGINT}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			signals := make(chan os.Signal, len(c.signals))
+			for _, s := range c.signals {
+				signals <- s
+			}
+			close(signals)
+			ends := 0
+			obey(ctx, signals, stop, func() { ends++ })
+			if ctx.Err() == nil || ends != c.ends {
+				t.Errorf("stopped: %v, ended at once: %d times, want %d", ctx.Err() != nil, ends, c.ends)
+			}
+		})
+	}
+}
+
+// A stop that comes before anything was begun is a good end too.
+func TestStoppedAtTheStart(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "config.hcl")
+	text := "listen { address = \"127.0.0.1:0\" }\nadmin { address = \"127.0.0.1:0\" }\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	var stdout, stderr bytes.Buffer
+	code := make(chan int, 1)
+	go func() { code <- run(ctx, []string{"run", "--config", config}, strings.NewReader(""), &stdout, &stderr) }()
+	select {
+	case got := <-code:
+		if got != exitOK {
+			t.Errorf("exit code %d, stderr %q", got, stderr.String())
+		}
+	case <-time.After(patience):
+		t.Fatal("the daemon does not end")
 	}
 }
 
