@@ -52,7 +52,7 @@ func load(ctx context.Context, address string, connections int, duration time.Du
 		if err != nil {
 			return nil, err
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		conns[i] = c
 	}
 	began := time.Now()

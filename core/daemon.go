@@ -117,21 +117,29 @@ func (d *Daemon) Addr() net.Addr { return d.callbacks.Addr() }
 func (d *Daemon) AdminAddr() net.Addr { return d.adminListener.Addr() }
 
 // Run works until ctx ends, then stops in the order that loses nothing: no more
-// callbacks, what is in flight is finished, the plugins are closed, then the
-// queue. It returns nil after such a stop. Diagnostics as an error say what a
-// plugin found wrong with its settings at the start; ErrStore that the store
-// failed.
+// callbacks are taken, and what is in flight is finished within the grace period;
+// then the plugins are closed, at last the queue. It returns nil after such a
+// stop. Diagnostics as an error say what a plugin found wrong with its settings
+// at the start; ErrStore that the store failed.
 //
 // ready is called once callbacks are taken.
 func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	defer d.close()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	fail := func(err error) {
+		if ctx.Err() != nil { // only the first one can be the reason of the stop
+			d.logger.Error("something did not end well", "error", err)
+			return
+		}
+		stop(err)
+	}
 
-	admin := begin(ctx, stop, func(ctx context.Context) error { return d.admin.Run(ctx, d.adminListener) })
+	admin := begin(ctx, fail)
 	defer admin.end()
+	admin.add(func(ctx context.Context) error { return d.admin.Run(ctx, d.adminListener) })
 
-	hosts := begin(ctx, stop)
+	hosts := begin(ctx, fail)
 	defer hosts.end()
 	for _, s := range d.sinks {
 		hosts.add(s.host.Run)
@@ -140,13 +148,14 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		return unlessStopped(ctx, err)
 	}
 
-	workers := begin(ctx, stop)
-	defer workers.end()
+	// Callbacks and deliveries end together, so that both have the whole grace:
+	// what is accepted last is delivered after the next start.
+	work := begin(ctx, fail)
+	defer work.end()
 	for _, s := range d.sinks {
-		workers.add(s.deliver)
+		work.add(s.deliver)
 	}
-	server := begin(ctx, stop, func(ctx context.Context) error { return d.ingest.Run(ctx, d.callbacks) })
-	defer server.end()
+	work.add(func(ctx context.Context) error { return d.ingest.Run(ctx, d.callbacks) })
 	ready()
 
 	select {
@@ -190,19 +199,16 @@ func (d *Daemon) close() {
 type stage struct {
 	ctx    context.Context
 	cancel context.CancelFunc
-	fail   context.CancelCauseFunc
+	fail   func(error)
 	tasks  sync.WaitGroup
 }
 
-// begin starts tasks that run until end, whatever becomes of ctx: a stage ends
-// when those that were started after it have ended. A task that fails stops the
-// daemon.
-func begin(ctx context.Context, fail context.CancelCauseFunc, tasks ...func(context.Context) error) *stage {
+// begin returns a stage whose tasks run until end, whatever becomes of ctx: a
+// stage ends when those that began after it have ended. A task that fails calls
+// fail.
+func begin(ctx context.Context, fail func(error)) *stage {
 	s := &stage{fail: fail}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	for _, t := range tasks {
-		s.add(t)
-	}
 	return s
 }
 

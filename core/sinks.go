@@ -104,26 +104,26 @@ func (m *mask) text(s string) string { return m.redactor.Load().Mask(s) }
 func (d *Daemon) configureSinks(ctx context.Context, background *stage) error {
 	var mu sync.Mutex
 	var wrong config.Diagnostics
+	late := false
 	var pending sync.WaitGroup
-	var late atomic.Bool
 	for _, s := range d.sinks {
 		pending.Add(1)
-		first := sync.OnceFunc(pending.Done)
 		background.add(func(ctx context.Context) error {
-			defer first()
+			defer pending.Done()
 			err := s.configure(ctx)
-			var diagnostics config.Diagnostics
-			switch {
-			case err == nil || ctx.Err() != nil:
-			case errors.As(err, &diagnostics) && !late.Load():
-				mu.Lock()
-				defer mu.Unlock()
-				wrong = append(wrong, diagnostics...)
-			default:
-				// The daemon runs already and goes on: the queue keeps what comes.
-				s.problem.Store(new(err.Error()))
-				s.logger.Error("the sink cannot be configured: correct the configuration and start again", "sink", s.sink.Name, "error", err)
+			if err == nil || ctx.Err() != nil {
+				return nil
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			var diagnostics config.Diagnostics
+			if !late && errors.As(err, &diagnostics) {
+				wrong = append(wrong, diagnostics...)
+				return nil
+			}
+			// The daemon runs already and goes on: the queue keeps what comes.
+			s.problem.Store(new(err.Error()))
+			s.logger.Error("the sink cannot be configured: correct the configuration and start again", "sink", s.sink.Name, "error", err)
 			return nil
 		})
 	}
@@ -136,13 +136,13 @@ func (d *Daemon) configureSinks(ctx context.Context, background *stage) error {
 	case <-ctx.Done():
 		return nil
 	case <-patience.C:
-		late.Store(true)
 		for _, not := range d.notReady() {
 			d.logger.Warn("callbacks are taken without a sink that is not ready", "reason", not)
 		}
 	}
 	mu.Lock()
 	defer mu.Unlock()
+	late = true
 	if len(wrong) > 0 {
 		return wrong
 	}

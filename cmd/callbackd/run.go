@@ -69,7 +69,12 @@ func greet(w io.Writer, path string, cfg *config.Config, daemon *core.Daemon) {
 	for _, s := range cfg.Sources {
 		fmt.Fprintf(&b, "  callbacks   %s%s  (source %q)\n", base, (&url.URL{Path: s.Path}).EscapedPath(), s.Name)
 	}
-	fmt.Fprintf(&b, "  metrics     http://%s/metrics\n", reachable(daemon.AdminAddr().String()))
+	admin := reachable(daemon.AdminAddr().String())
+	if cfg.Admin.WebConfigFile == "" {
+		fmt.Fprintf(&b, "  metrics     http://%s/metrics\n", admin)
+	} else {
+		fmt.Fprintf(&b, "  metrics     %s, TLS and users as %s says\n", admin, cfg.Admin.WebConfigFile)
+	}
 	if len(cfg.Sources) > 0 {
 		fmt.Fprintf(&b, "try it:\n  %s\n", try(&cfg.Sources[0], base, path))
 	}

@@ -132,7 +132,7 @@ func (d *decoder) decode(bodies []*hclsyntax.Body) *Config {
 	}
 	root.path("data_dir", &cfg.DataDir)
 	root.path("plugin_dir", &cfg.PluginDir)
-	root.duration("shutdown_grace", &cfg.ShutdownGrace, 0, time.Hour)
+	root.duration("shutdown_grace", &cfg.ShutdownGrace, 100*time.Millisecond, time.Hour)
 	cfg.Listen = d.decodeListen(root)
 	cfg.Admin = d.decodeAdmin(root, cfg.Listen)
 	cfg.Queue = d.decodeQueue(root, cfg.DataDir)

@@ -19,7 +19,7 @@ type Options struct {
 	// compacted yet.
 	MaxBytes int64
 	// ReserveBytes is the free space of the disk below which nothing is
-	// accepted; default 512 MiB. The store needs some of it for settling what it
+	// accepted; default 256 MiB. The store needs some of it for settling what it
 	// has, so it has to be some hundred MiB on a busy disk.
 	ReserveBytes int64
 	// Sinks are the configured sinks: Stats lists them from the start. Others
@@ -65,7 +65,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.MaxBytes = 10 << 30
 	}
 	if o.ReserveBytes == 0 {
-		o.ReserveBytes = 512 << 20
+		o.ReserveBytes = 256 << 20
 	}
 	if o.WindowEvents == 0 {
 		o.WindowEvents = 8192

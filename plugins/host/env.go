@@ -1,6 +1,10 @@
 package host
 
-import "strings"
+import (
+	"context"
+	"log/slog"
+	"strings"
+)
 
 // passedOn are the variables of the daemon that plugins get. PATH and HOME are
 // not among them, and neither is anything that may be a credential.
@@ -37,4 +41,15 @@ func pluginEnv(lookup func(string) (string, bool), extra, protocol []string) []s
 		}
 	}
 	return out
+}
+
+// logLevel is the lowest level that the logger takes: a plugin need not write
+// what nobody reads.
+func logLevel(logger *slog.Logger) string {
+	for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn} {
+		if logger.Enabled(context.Background(), level) {
+			return level.String()
+		}
+	}
+	return slog.LevelError.String()
 }

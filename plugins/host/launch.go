@@ -146,7 +146,7 @@ func (p *process) clientConfig(guard *connGuard) *plugin.ClientConfig {
 		},
 		Plugins: plugin.PluginSet{wire.PluginName: sinkClient{}},
 		RunnerFunc: func(_ hclog.Logger, spec *exec.Cmd, _ string) (runner.Runner, error) {
-			p.child.env = pluginEnv(os.LookupEnv, p.opts.Env, spec.Env)
+			p.child.env = pluginEnv(os.LookupEnv, p.opts.Env, append(spec.Env, wire.LogLevelEnv+"="+logLevel(p.opts.Logger)))
 			return p.child, nil
 		},
 		SkipHostEnv:      true,
