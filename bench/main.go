@@ -174,6 +174,9 @@ func benchDaemon(ctx context.Context, bin, kind string, connections int, duratio
 	cpu, rss := d.usage()
 	r.print("Accept"+map[string]string{"file": "ToFile", "webhook": "ToWebhook"}[kind], connections,
 		fmt.Sprintf("%9.0f delivered/s %6.2f of-bare %8.0f behind %8.2f cpu-s %6.0f MB", float64(all)/took.Seconds(), float64(all)/took.Seconds()/bare, float64(max(0, r.answered-atEnd)), cpu, rss))
+	if all > r.answered {
+		return fmt.Errorf("%d callbacks were answered, but %d arrived: duplicates hide losses", r.answered, all)
+	}
 	if all < r.answered {
 		return fmt.Errorf("lost: %d callbacks were answered, %d arrived", r.answered, all)
 	}

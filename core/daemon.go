@@ -124,9 +124,38 @@ func (d *Daemon) AdminAddr() net.Addr { return d.adminListener.Addr() }
 //
 // ready is called once callbacks are taken.
 func (d *Daemon) Run(ctx context.Context, ready func()) error {
+	ended := make(chan error, 1)
+	go func() { ended <- d.run(ctx, ready) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-d.queue.Failed():
+	}
+	// What waits for the store may wait for ever. It must not keep the process
+	// from ending, and from being started again.
+	timer := time.NewTimer(d.cfg.ShutdownGrace + storeGrace)
+	defer timer.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("%w: %w", ErrStore, d.queue.Err())
+	}
+}
+
+// storeGrace is what a daemon whose store has failed may take to end besides
+// shutdown_grace.
+const storeGrace = 15 * time.Second
+
+func (d *Daemon) run(outside context.Context, ready func()) (err error) {
 	defer d.close()
-	ctx, stop := context.WithCancelCause(ctx)
+	ctx, stop := context.WithCancelCause(outside)
 	defer stop(nil)
+	defer func() { // when all stages have ended
+		if failed := d.queue.Err(); failed != nil {
+			err = fmt.Errorf("%w: %w", ErrStore, failed)
+		}
+	}()
 	fail := func(err error) {
 		if ctx.Err() != nil { // only the first one can be the reason of the stop
 			d.logger.Error("something did not end well", "error", err)
@@ -144,8 +173,8 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	for _, s := range d.sinks {
 		hosts.add(s.host.Run)
 	}
-	if err := d.configureSinks(ctx, hosts); err != nil {
-		return unlessStopped(ctx, err)
+	if err := d.configureSinks(ctx, hosts); err != nil || ctx.Err() != nil {
+		return reason(outside, ctx, err)
 	}
 
 	// Callbacks and deliveries end together, so that both have the whole grace:
@@ -161,24 +190,18 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	select {
 	case <-ctx.Done():
 	case <-d.queue.Failed():
-		return fmt.Errorf("%w: %w", ErrStore, d.queue.Err())
 	}
 	d.logger.Info("stopping", "grace", d.cfg.ShutdownGrace)
-	return unlessStopped(ctx, nil)
+	return reason(outside, ctx, nil)
 }
 
-// unlessStopped tells why ctx ended where that was not a stop from outside.
-func unlessStopped(ctx context.Context, err error) error {
-	cause := context.Cause(ctx)
-	switch {
-	case cause == nil:
+// reason tells why the daemon ends: err, or what made ctx end where that was not
+// a stop from outside.
+func reason(outside, ctx context.Context, err error) error {
+	if err != nil || outside.Err() != nil || ctx.Err() == nil {
 		return err
-	case errors.Is(cause, context.Canceled):
-		return nil
-	case errors.Is(cause, queue.ErrFailed):
-		return fmt.Errorf("%w: %w", ErrStore, cause)
 	}
-	return cause
+	return context.Cause(ctx)
 }
 
 // close lets go of what New took.

@@ -23,8 +23,8 @@ const (
 	defaultMaxInFlight    = 256
 	defaultMaxBatchEvents = 256
 	defaultMaxBatchBytes  = 4 << 20
-	mostBatchBytes        = 24 << 20 // with one event of 32 MiB on top still below what the process line takes
-	mostInFlight          = 1 << 16
+	mostBatchBytes        = 32 << 20 // half of what the process line takes: rendering may add to it
+	mostInFlight          = 100_000
 )
 
 // startPatience is how long a start waits for the plugins, so that what they find
@@ -36,9 +36,12 @@ const startPatience = 5 * time.Second
 // shutdown_grace is not shorter.
 const mostCloseGrace = 10 * time.Second
 
-// configurePause is the wait before a configuration that did not get through is
-// tried again.
-const configurePause = time.Second
+// The wait before a configuration that did not get through is tried again: it
+// doubles from one to the other.
+const (
+	leastConfigurePause = time.Second
+	mostConfigurePause  = time.Minute
+)
 
 // sinkRunner is one configured sink: its plugin process and its worker.
 type sinkRunner struct {
@@ -152,15 +155,15 @@ func (d *Daemon) configureSinks(ctx context.Context, background *stage) error {
 // configure describes and configures the sink, however often its plugin has to
 // be started for it. It gives up only on what trying again cannot mend.
 func (s *sinkRunner) configure(ctx context.Context) error {
-	for {
+	for pause := leastConfigurePause; ; pause = min(2*pause, mostConfigurePause) {
 		err := s.tryConfigure(ctx)
 		var wrong config.Diagnostics
 		if err == nil || errors.As(err, &wrong) || ctx.Err() != nil {
 			return err
 		}
 		s.problem.Store(new(err.Error()))
-		s.logger.Warn("the sink is not configured yet", "sink", s.sink.Name, "error", err)
-		timer := time.NewTimer(configurePause)
+		s.logger.Warn("the sink is not configured yet", "sink", s.sink.Name, "error", err, "again_in", pause)
+		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():

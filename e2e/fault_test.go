@@ -220,6 +220,43 @@ func TestKillingASinkLosesNothingAndHoldsUpNobody(t *testing.T) {
 	t.Logf("%d kills, %d callbacks, the other sink's longest pause was %v", kills, p.count(), longest)
 }
 
+// A sink that cannot be opened at present holds up nobody, and works once it can.
+func TestASinkThatCannotBeOpenedYet(t *testing.T) {
+	dir := t.TempDir()
+	taken, err := os.Create(filepath.Join(dir, "taken.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	if err := syscall.Flock(int(taken.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	d := start(t, dir, `
+source "http" "in" { path = "/in" }
+sink "file" "blocked" {
+  config { path = "taken.jsonl" }
+}
+sink "file" "audit" {
+  config { path = "audit.jsonl" }
+}
+pipeline "all" {
+  from = [source.in]
+  to   = [sink.blocked, sink.audit]
+}`)
+	d.mustPost("/in", "x", http.StatusAccepted)
+	eventually(t, "the other sink has it", func() bool { return len(d.lines("audit.jsonl")) == 1 })
+	if code, text := d.get("/-/ready"); code != http.StatusServiceUnavailable || !strings.Contains(text, "locked by another process") {
+		t.Errorf("ready: %d %s", code, text)
+	}
+	if err := syscall.Flock(int(taken.Fd()), syscall.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the sink has it too", func() bool { return len(d.lines("taken.jsonl")) == 1 })
+	if code, text := d.get("/-/ready"); code != http.StatusOK {
+		t.Errorf("ready: %d %s", code, text)
+	}
+}
+
 // Whatever a plugin prints or does, the daemon lives and the other sinks work.
 func TestTheDaemonSurvivesItsPlugins(t *testing.T) {
 	for _, c := range []struct {

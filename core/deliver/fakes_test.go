@@ -71,7 +71,7 @@ func (q *memQueue) Take(ctx context.Context, _ string, want queue.Want) ([]queue
 			return nil, q.err
 		}
 		var out []queue.Leased
-		next := time.Hour
+		next, bytes := time.Hour, 0
 		for seq := uint64(1); seq < 10_000 && len(out) < want.MaxEvents; seq++ {
 			it := q.items[seq]
 			if it == nil || it.held {
@@ -80,6 +80,9 @@ func (q *memQueue) Take(ctx context.Context, _ string, want queue.Want) ([]queue
 			if wait := time.Until(it.due); wait > 0 {
 				next = min(next, wait)
 				continue
+			}
+			if bytes += len(it.leased.Event.Body); len(out) > 0 && bytes > want.MaxBytes {
+				break
 			}
 			it.held, it.token = true, it.token+1
 			it.leased.Lease.Token = it.token

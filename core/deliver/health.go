@@ -57,18 +57,36 @@ func (h *health) dead(d *event.Death) {
 	h.lastDead, h.dying = time.Now(), 0
 }
 
-// pause is a moment before which a sink is left alone.
+// pause is a moment before which a sink is left alone, because it asked for
+// that.
 type pause struct {
-	mu sync.Mutex
-	at time.Time
+	retry Retry
+
+	mu  sync.Mutex
+	at  time.Time
+	row int // pauses in a row without a delivery between them
 }
 
-func (p *pause) until(t time.Time) {
+// throttled begins a pause, or makes the present one longer: as long as the sink
+// asks for, and at least a backoff that grows with each pause in a row.
+func (p *pause) throttled(retryAfter time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if t.After(p.at) {
+	now := time.Now()
+	if !now.Before(p.at) {
+		p.row++
+	}
+	wait := max(min(retryAfter, MaxRetryAfter), p.retry.backoff(p.row, 0.5))
+	if t := now.Add(wait); t.After(p.at) {
 		p.at = t
 	}
+}
+
+// delivered says that the sink takes deliveries.
+func (p *pause) delivered() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.row = 0
 }
 
 // wait waits until then; it is false where ctx ends first.

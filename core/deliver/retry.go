@@ -62,14 +62,18 @@ func (r Retry) settle(a attempted, now time.Time, random float64) queue.Settleme
 		s.Dead = &event.Death{Reason: a.reason, Error: event.CutError(a.message)}
 		return s
 	}
-	wait := max(r.backoff(s.Attempts, random), min(a.retryAfter, MaxRetryAfter))
+	due := now.Add(max(r.backoff(s.Attempts, random), min(a.retryAfter, MaxRetryAfter)))
+	expiry := a.leased.Since.Add(r.MaxAge)
+	if r.MaxAge > 0 && due.After(expiry) {
+		due = expiry // one last attempt: it has the whole of its time
+	}
 	switch {
-	case r.MaxAttempts > 0 && s.Attempts >= r.MaxAttempts:
+	case r.MaxAttempts > 0 && s.Attempts >= r.MaxAttempts && !a.uncounted:
 		s.Dead = &event.Death{Reason: event.ReasonExhausted, Error: event.CutError(a.message)}
-	case r.MaxAge > 0 && now.Add(wait).Sub(a.leased.Since) > r.MaxAge:
+	case r.MaxAge > 0 && !now.Before(expiry):
 		s.Dead = &event.Death{Reason: event.ReasonExpired, Error: event.CutError(a.message)}
 	default:
-		s.Retry = &queue.Retry{At: now.Add(wait), Error: event.CutError(a.message)}
+		s.Retry = &queue.Retry{At: due, Error: event.CutError(a.message)}
 	}
 	return s
 }

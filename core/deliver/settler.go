@@ -21,7 +21,8 @@ type settler struct {
 
 	mu       sync.Mutex
 	ready    []queue.Settlement
-	held     map[queue.Lease]struct{}
+	bytes    int                 // of the events in ready
+	held     map[queue.Lease]int // with the bytes of their events
 	finished bool
 	wake     chan struct{} // holds a token when ready or finished changed
 }
@@ -29,22 +30,27 @@ type settler struct {
 func newSettler(q Queue, w *window, logger *slog.Logger) *settler {
 	return &settler{
 		queue: q, window: w, logger: logger,
-		held: make(map[queue.Lease]struct{}),
+		held: make(map[queue.Lease]int),
 		wake: make(chan struct{}, 1),
 	}
 }
 
+// hold takes what was leased into its care.
 func (s *settler) hold(batch []queue.Leased) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	bytes := 0
 	for i := range batch {
-		s.held[batch[i].Lease] = struct{}{}
+		s.held[batch[i].Lease] = len(batch[i].Event.Body)
+		bytes += len(batch[i].Event.Body)
 	}
+	s.window.took(len(batch), bytes)
 }
 
 func (s *settler) settle(x queue.Settlement) {
 	s.mu.Lock()
 	s.ready = append(s.ready, x)
+	s.bytes += s.held[x.Lease]
 	delete(s.held, x.Lease)
 	s.mu.Unlock()
 	s.signal()
@@ -87,8 +93,8 @@ func (s *settler) run(ctx context.Context) error {
 		}
 		for {
 			s.mu.Lock()
-			batch, finished := s.ready, s.finished
-			s.ready = spare[:0]
+			batch, bytes, finished := s.ready, s.bytes, s.finished
+			s.ready, s.bytes = spare[:0], 0
 			s.mu.Unlock()
 			if len(batch) == 0 {
 				if finished {
@@ -100,7 +106,7 @@ func (s *settler) run(ctx context.Context) error {
 			if broken == nil {
 				broken = s.commit(ctx, batch)
 			}
-			s.window.settled(len(batch))
+			s.window.settled(len(batch), bytes)
 			clear(batch)
 			spare = batch
 		}

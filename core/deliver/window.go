@@ -8,15 +8,19 @@ import (
 
 // window counts what a sink has in flight.
 type window struct {
-	maxEvents, maxCalls int
+	maxEvents, maxCalls, maxBytes int
 
-	mu            sync.Mutex
-	events, calls int
-	freed         chan struct{} // holds a token when something was freed
+	mu                   sync.Mutex
+	events, calls, bytes int
+	freed                chan struct{} // holds a token when something was freed
 }
 
+// maxBytes bounds the bodies of what a sink has in flight; one event may exceed
+// it. A sink that hangs must not hold what its events times the largest body are.
+const maxBytes = 64 << 20
+
 func newWindow(maxEvents, maxCalls int) *window {
-	return &window{maxEvents: maxEvents, maxCalls: maxCalls, freed: make(chan struct{}, 1)}
+	return &window{maxEvents: maxEvents, maxCalls: maxCalls, maxBytes: maxBytes, freed: make(chan struct{}, 1)}
 }
 
 // worthIt is how long room waits for more room than a sliver. While results
@@ -24,27 +28,29 @@ func newWindow(maxEvents, maxCalls int) *window {
 // each costs as much as a full one.
 const worthIt = time.Millisecond
 
-// room waits until one more call may begin and returns how many events it may
-// carry; ok is false where ctx ends first. Only one goroutine calls it.
-func (w *window) room(ctx context.Context) (events int, ok bool) {
+// room waits until one more call may begin and returns how many events, of how
+// many bytes, it may carry; ok is false where ctx ends first. Only one goroutine
+// calls it.
+func (w *window) room(ctx context.Context) (events, bytes int, ok bool) {
 	var patience *time.Timer
 	var lostPatience <-chan time.Time
 	impatient := false
 	for {
 		w.mu.Lock()
-		free, calls := w.maxEvents-w.events, w.calls
+		free, freeBytes, calls := w.maxEvents-w.events, w.maxBytes-w.bytes, w.calls
 		w.mu.Unlock()
-		if calls < w.maxCalls && free > 0 && (impatient || free >= max(1, w.maxEvents/4)) {
-			return free, true
+		any := calls < w.maxCalls && free > 0 && freeBytes > 0
+		if any && (impatient || free >= max(1, w.maxEvents/4)) {
+			return free, freeBytes, true
 		}
-		if patience == nil && calls < w.maxCalls && free > 0 {
+		if patience == nil && any {
 			patience = time.NewTimer(worthIt)
 			defer patience.Stop()
 			lostPatience = patience.C
 		}
 		select {
 		case <-ctx.Done():
-			return 0, false
+			return 0, 0, false
 		case <-w.freed:
 		case <-lostPatience:
 			impatient = true
@@ -52,16 +58,19 @@ func (w *window) room(ctx context.Context) (events int, ok bool) {
 	}
 }
 
-func (w *window) begin(events int) { w.change(events, 1) }
+// took notes what was taken from the queue.
+func (w *window) took(events, bytes int) { w.change(events, bytes, 0) }
 
-// settled frees the room of events whose settlement the queue has.
-func (w *window) settled(events int) { w.change(-events, 0) }
+// settled frees the room of what the queue has the settlements of.
+func (w *window) settled(events, bytes int) { w.change(-events, -bytes, 0) }
 
-func (w *window) endCall() { w.change(0, -1) }
+func (w *window) beginCall() { w.change(0, 0, 1) }
+func (w *window) endCall()   { w.change(0, 0, -1) }
 
-func (w *window) change(events, calls int) {
+func (w *window) change(events, bytes, calls int) {
 	w.mu.Lock()
 	w.events += events
+	w.bytes += bytes
 	w.calls += calls
 	w.mu.Unlock()
 	select {

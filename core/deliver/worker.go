@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/callbackd/callbackd/core/event"
+	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/core/queue"
 	"github.com/callbackd/callbackd/plugins/host"
 )
@@ -42,6 +44,7 @@ func NewWorker(s Settings, q Queue, sink Sink, render Render, metrics *SinkMetri
 		health:  &health{logger: logger},
 		window:  w,
 		settler: newSettler(q, w, logger),
+		pause:   pause{retry: s.Retry},
 	}
 }
 
@@ -77,16 +80,14 @@ func (w *Worker) take(ctx, flight context.Context, attempts *sync.WaitGroup) err
 		if !w.pause.wait(ctx) {
 			return nil
 		}
-		room, ok := w.window.room(ctx)
+		events, bytes, ok := w.window.room(ctx)
 		if !ok {
 			return nil
 		}
-		batch, err := w.takeBatch(ctx, min(room, w.settings.MaxBatchEvents))
+		batch, err := w.takeBatch(ctx, min(events, w.settings.MaxBatchEvents), min(bytes, w.settings.MaxBatchBytes))
 		if err != nil {
 			return unlessDone(ctx, fmt.Errorf("take for sink %q: %w", w.settings.Sink, err))
 		}
-		w.window.begin(len(batch))
-		w.settler.hold(batch)
 		// The sink may have asked for a pause while there was nothing to take.
 		if !w.pause.wait(ctx) {
 			for i := range batch {
@@ -94,6 +95,7 @@ func (w *Worker) take(ctx, flight context.Context, attempts *sync.WaitGroup) err
 			}
 			return nil
 		}
+		w.window.beginCall()
 		attempts.Go(func() {
 			defer w.window.endCall()
 			w.attempt(flight, batch)
@@ -103,22 +105,27 @@ func (w *Worker) take(ctx, flight context.Context, attempts *sync.WaitGroup) err
 
 // takeBatch takes what is due, up to the limits. It waits for more only where
 // the sink asked for that.
-func (w *Worker) takeBatch(ctx context.Context, maxEvents int) ([]queue.Leased, error) {
-	want := queue.Want{MaxEvents: maxEvents, MaxBytes: w.settings.MaxBatchBytes, Lease: leaseTime}
+func (w *Worker) takeBatch(ctx context.Context, maxEvents, maxBytes int) ([]queue.Leased, error) {
+	want := queue.Want{MaxEvents: maxEvents, MaxBytes: maxBytes, Lease: leaseTime}
 	batch, err := w.queue.Take(ctx, w.settings.Sink, want)
-	if err != nil || w.settings.Linger <= 0 {
-		return batch, err
+	if err != nil {
+		return nil, err
+	}
+	w.settler.hold(batch) // from now on the leases are kept alive
+	if w.settings.Linger <= 0 {
+		return batch, nil
 	}
 	lingering, cancel := context.WithTimeout(ctx, w.settings.Linger)
 	defer cancel()
 	for want.MaxEvents = maxEvents - len(batch); want.MaxEvents > 0; want.MaxEvents = maxEvents - len(batch) {
-		if want.MaxBytes = w.settings.MaxBatchBytes - bodyBytes(batch); want.MaxBytes <= 0 {
+		if want.MaxBytes = maxBytes - bodyBytes(batch); want.MaxBytes <= 0 {
 			break
 		}
 		more, err := w.queue.Take(lingering, w.settings.Sink, want)
 		if err != nil {
 			break // an error of the queue's comes again with the next batch
 		}
+		w.settler.hold(more)
 		batch = append(batch, more...)
 	}
 	return batch, nil
@@ -137,7 +144,7 @@ func (w *Worker) attempt(ctx context.Context, leased []queue.Leased) {
 	sent := make([]*queue.Leased, 0, len(leased)) // by index in batch.Deliveries
 	for i := range leased {
 		l := &leased[i]
-		rendered, err := w.render(event.NewView(l.Event), l.Pipeline)
+		rendered, err := w.renderOne(l)
 		if err != nil {
 			w.settle(attempted{
 				leased: l, outcome: event.OutcomeRejected, reason: event.ReasonRender, message: err.Error(), uncounted: true,
@@ -156,8 +163,23 @@ func (w *Worker) attempt(ctx context.Context, leased []queue.Leased) {
 	}
 	if w.send(ctx, batch, sent) {
 		w.health.delivered()
+		w.pause.delivered()
 	}
 }
+
+// renderOne renders a delivery. A fault in an expression's evaluation is this
+// delivery's alone: it must not end the daemon again and again.
+func (w *Worker) renderOne(l *queue.Leased) (out pipeline.Rendered, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.logger.Error("rendering panicked: this is a fault of callbackd", "pipeline", l.Pipeline, "stack", string(debug.Stack()))
+			err = errRenderPanic
+		}
+	}()
+	return w.render(event.NewView(l.Event), l.Pipeline)
+}
+
+var errRenderPanic = errors.New("rendering panicked")
 
 // send passes a batch to the sink and settles each delivery of it; leased has
 // them by their index. It tells whether all were delivered.
@@ -177,12 +199,8 @@ func (w *Worker) send(ctx context.Context, batch host.Batch, leased []*queue.Lea
 		w.metrics.attempt(a.outcome, time.Since(began))
 		w.ended(a)
 	})
-	if half := len(leased) / 2; errors.Is(err, host.ErrTooLarge) && half > 0 {
-		// What is rendered can be many times what was received.
-		first, second := batch, batch
-		first.Deliveries, second.Deliveries = batch.Deliveries[:half], batch.Deliveries[half:]
-		firstOK := w.send(ctx, first, leased[:half])
-		return w.send(ctx, second, leased[half:]) && firstOK
+	if errors.Is(err, host.ErrTooLarge) && len(leased) > 1 {
+		return w.sendHalves(ctx, batch, leased) && ok
 	}
 	for _, l := range leased {
 		if l == nil {
@@ -194,10 +212,32 @@ func (w *Worker) send(ctx context.Context, batch host.Batch, leased []*queue.Lea
 			continue
 		}
 		a := withoutResult(l, err)
-		w.metrics.attempt(a.outcome, time.Since(began))
+		if !errors.Is(err, host.ErrNotReady) { // nothing was sent
+			w.metrics.attempt(a.outcome, time.Since(began))
+		}
 		w.ended(a)
 	}
 	return ok
+}
+
+// sendHalves sends what has no result yet as two batches: what is rendered can be
+// many times what was received.
+func (w *Worker) sendHalves(ctx context.Context, batch host.Batch, leased []*queue.Leased) (ok bool) {
+	var deliveries []host.Delivery
+	var left []*queue.Leased
+	for i, l := range leased {
+		if l != nil {
+			deliveries, left = append(deliveries, batch.Deliveries[i]), append(left, l)
+		}
+	}
+	half := (len(left) + 1) / 2
+	first, second := batch, batch
+	first.Deliveries, second.Deliveries = deliveries[:half], deliveries[half:]
+	firstOK, secondOK := w.send(ctx, first, left[:half]), true
+	if half < len(left) {
+		secondOK = w.send(ctx, second, left[half:])
+	}
+	return firstOK && secondOK
 }
 
 // withoutResult is the attempt at a delivery that the sink gave no result for.
@@ -210,9 +250,7 @@ func withoutResult(l *queue.Leased, err error) attempted {
 	switch {
 	case errors.Is(err, host.ErrTooLarge):
 		a.outcome, a.reason = event.OutcomeRejected, event.ReasonRejected
-	case errors.Is(err, host.ErrTimeout), errors.Is(err, host.ErrIncomplete):
-		// As far as one can tell, it is the delivery's own doing.
-	default:
+	case errors.Is(err, host.ErrCrashed), errors.Is(err, host.ErrNotReady), errors.Is(err, host.ErrStopped):
 		a.uncounted = true
 	}
 	return a
@@ -220,10 +258,15 @@ func withoutResult(l *queue.Leased, err error) attempted {
 
 // ended settles an attempt and draws from it what concerns the sink as a whole.
 func (w *Worker) ended(a attempted) {
+	if ctx := context.Background(); w.logger.Enabled(ctx, slog.LevelDebug) {
+		w.logger.LogAttrs(ctx, slog.LevelDebug, "an attempt ended",
+			slog.String("event_id", a.leased.Event.ID.String()), slog.String("pipeline", a.leased.Pipeline),
+			slog.String("outcome", string(a.outcome)), slog.String("error", a.message))
+	}
 	switch a.outcome {
 	case event.OutcomeDelivered:
 	case event.OutcomeThrottled:
-		w.pause.until(time.Now().Add(max(min(a.retryAfter, MaxRetryAfter), w.settings.Retry.MinBackoff)))
+		w.pause.throttled(a.retryAfter)
 		w.health.failed(a.message)
 	default:
 		w.health.failed(a.message)

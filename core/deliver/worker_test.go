@@ -198,6 +198,76 @@ func TestAThrottledSinkIsLeftAlone(t *testing.T) {
 	})
 }
 
+func TestPausesGrowWhileTheSinkThrottles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		throttle := all(host.Result{Outcome: host.OutcomeThrottled})
+		q, sink := newMemQueue(1), newFakeSink(inTurn(throttle, throttle, throttle, throttle, throttle, all(delivered)))
+		w := run(t, settings(), q, sink, asIs)
+		time.Sleep(10 * time.Minute)
+		w.end()
+		check(t, q, map[string]int{"retry": 5, "delivered": 1})
+		for i, least := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second} {
+			if wait := sink.times[i+1].Sub(sink.times[i]); wait < least {
+				t.Errorf("pause %d was %v, want at least %v", i+1, wait, least)
+			}
+		}
+	})
+}
+
+func TestNothingExpiresBeforeItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := settings()
+		s.Retry.MaxAge = 30 * time.Minute
+		q := newMemQueue(1)
+		sink := newFakeSink(all(host.Result{Outcome: host.OutcomeRetry, RetryAfter: time.Hour, Message: "later"}))
+		w := run(t, s, q, sink, asIs)
+		time.Sleep(2 * time.Hour)
+		w.end()
+		check(t, q, map[string]int{"retry": 1, "expired": 1})
+		if last := sink.times[1].Sub(sink.times[0]); last != 30*time.Minute {
+			t.Errorf("the last attempt was made after %v, want at max_age", last)
+		}
+	})
+}
+
+func TestALargeBacklogOfLargeBodiesIsTakenInParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := settings()
+		s.MaxBatchBytes, s.MaxCalls = 24<<20, 64
+		q := newMemQueue(0)
+		large := strings.Repeat("x", 10<<20)
+		for range 12 {
+			q.add(large)
+		}
+		hang := func(ctx context.Context, _ host.Batch, _ func(host.Result)) error { <-ctx.Done(); return ctx.Err() }
+		sink := newFakeSink(hang)
+		w := run(t, s, q, sink, asIs)
+		time.Sleep(time.Second)
+		sink.mu.Lock()
+		events := sink.events
+		sink.mu.Unlock()
+		if events < 6 || events > 7 {
+			t.Errorf("%d deliveries of 10 MiB are in flight, want what 64 MiB hold", events)
+		}
+		w.end()
+	})
+}
+
+func TestAPanicInRenderingIsThatDeliverysAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newMemQueue(3)
+		w := run(t, settings(), q, newFakeSink(all(delivered)), func(v *event.View, p string) (pipeline.Rendered, error) {
+			if string(v.Event.Body) == "event 1" {
+				panic("boom")
+			}
+			return asIs(v, p)
+		})
+		synctest.Wait()
+		w.end()
+		check(t, q, map[string]int{"delivered": 2, "render": 1})
+	})
+}
+
 func TestRetryAfterIsHonouredAndClamped(t *testing.T) {
 	for _, c := range []struct{ asked, least, most time.Duration }{
 		{10 * time.Minute, 10 * time.Minute, 11 * time.Minute},
@@ -226,6 +296,9 @@ func TestWhatEndsAnAttemptWithoutAResult(t *testing.T) {
 		{"crash", host.ErrCrashed, 0},
 		{"not ready", host.ErrNotReady, 0},
 		{"timeout", host.ErrTimeout, 1},
+		{"stopped", host.ErrStopped, 0},
+		{"results are missing", host.ErrIncomplete, 1},
+		{"the plugin refused the call", errors.New("unimplemented"), 1},
 		{"no result and no error", nil, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {

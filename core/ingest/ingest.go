@@ -35,7 +35,7 @@ type Router interface {
 // Appender keeps events.
 type Appender interface {
 	// Append keeps the event with its deliveries: when it returns nil, they are on
-	// disk. On an error nothing was accepted. The errors it is known for are
+	// disk. On an error nothing is promised. The errors it is known for are
 	// queue.ErrFull, queue.ErrFailed and queue.ErrClosed.
 	Append(ctx context.Context, ev *event.Event, routes []event.Route) error
 }

@@ -34,9 +34,10 @@ var (
 // Queue is a queue engine. Its methods may be called from any goroutine. It does
 // not assume that the process that appends is the one that takes.
 type Queue interface {
-	// Append keeps an event with its deliveries, in one synced commit. On an
-	// error nothing was accepted: ErrFull, ErrFailed, ErrClosed, or ctx's error
-	// while the commit had not begun. An event without routes is not kept.
+	// Append keeps an event with its deliveries, in one synced commit. On
+	// ErrFull, ErrClosed, or ctx's error while the commit had not begun, nothing
+	// was accepted; after ErrFailed nobody knows: the event may be there after
+	// the restart. An event without routes is not kept.
 	Append(ctx context.Context, ev *event.Event, routes []event.Route) error
 
 	// Take waits until deliveries of the sink are due and leases up to the
@@ -52,8 +53,7 @@ type Queue interface {
 	// settled all the same.
 	Settle(ctx context.Context, settlements []Settlement) error
 
-	// Extend gives leases that are still held the time that want.Lease gave,
-	// anew. The error joins an ErrStale for each that was not.
+	// Extend gives leases that are still held another time of by, from now. The error joins an ErrStale for each that was not.
 	Extend(ctx context.Context, leases []Lease, by time.Duration) error
 
 	// DeadLetters calls f with the dead letters of the sink (all sinks: ""),

@@ -83,6 +83,9 @@ func (p *process) configure(ctx context.Context, settings *sinkpb.Object, valida
 	if err != nil {
 		return nil, false, p.explainCall(ctx, "Configure", p.opts.ConfigureTimeout, err)
 	}
+	if why := answer.GetUnavailable(); why != "" {
+		return nil, false, fmt.Errorf("plugin %s: %w: %s", p.opts.program(), ErrUnavailable, p.texts.clean(why, MaxMessageLen))
+	}
 	diags, ok = p.diagnostics(answer.GetDiagnostics())
 	if ok && !validateOnly {
 		p.configured.Store(true)

@@ -43,6 +43,9 @@ var (
 	// ErrTooLarge says that a batch is larger than a message may be; nothing of
 	// it was sent.
 	ErrTooLarge = errors.New("the batch is too large")
+	// ErrUnavailable says that nothing is wrong with the settings, but the sink
+	// cannot be opened at present.
+	ErrUnavailable = errors.New("the sink cannot be opened at present")
 	// ErrConfigured says that the sink already has settings. Other settings take
 	// another Sink.
 	ErrConfigured = errors.New("the sink is configured already")
@@ -187,8 +190,8 @@ func (s *Sink) WaitReady(ctx context.Context) error {
 // Configure gives the plugin its settings, once it runs. They are kept, and given
 // to each process that follows, unless one of the diagnostics is an error. The
 // values must conform to the schema of Describe. Settings can be accepted once:
-// then the error is ErrConfigured. After another error nothing is accepted and
-// the plugin is started anew.
+// then the error is ErrConfigured. After ErrUnavailable the plugin waits for the
+// next try; after another error nothing is accepted and it is started anew.
 func (s *Sink) Configure(ctx context.Context, settings schema.Object) ([]schema.Diagnostic, error) {
 	object, err := wire.ObjectToProto(settings)
 	if err != nil {
@@ -218,6 +221,9 @@ func (s *Sink) configureProcess(ctx context.Context, p *process, settings *sinkp
 		return nil, true, nil
 	}
 	diags, ok, err := p.configure(ctx, settings, false)
+	if errors.Is(err, ErrUnavailable) {
+		return nil, false, err
+	}
 	if err != nil {
 		// Nobody knows what state it is in.
 		p.fail(err)

@@ -23,9 +23,9 @@ import (
 )
 
 // Serve runs the sink plugin; it is what main calls. It returns when the daemon
-// is done with it. Open is called once, with settings that were checked; a
-// mistake that it finds in them it returns as Invalid. Its context ends when it
-// returns.
+// is done with it. Open is called with settings that were checked; a mistake that
+// it finds in them it returns as Invalid. After another error (a disk is full, a
+// database is down) it is called again later. Its context ends when it returns.
 //
 // A program that is started by hand prints what it is and which settings it
 // takes, and exits.

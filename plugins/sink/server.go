@@ -92,13 +92,20 @@ func (s *server) Describe(context.Context, *sinkpb.DescribeRequest) (*sinkpb.Des
 // checked, opens the sink.
 func (s *server) Configure(ctx context.Context, req *sinkpb.ConfigureRequest) (*sinkpb.ConfigureResponse, error) {
 	cfg, slots, diags := s.decode(req.GetSettings())
-	if len(diags) == 0 && !req.GetValidateOnly() {
-		var err error
-		if diags, err = s.openSink(ctx, req.GetSink(), cfg, slots); err != nil {
-			return nil, err
-		}
+	if len(diags) > 0 || req.GetValidateOnly() {
+		return &sinkpb.ConfigureResponse{Diagnostics: wire.DiagnosticsToProto(diags)}, nil
 	}
-	return &sinkpb.ConfigureResponse{Diagnostics: wire.DiagnosticsToProto(diags)}, nil
+	failed, err := s.openSink(ctx, req.GetSink(), cfg, slots)
+	switch {
+	case err != nil:
+		return nil, err
+	case failed == nil:
+		return &sinkpb.ConfigureResponse{}, nil
+	case isInvalid(failed):
+		return &sinkpb.ConfigureResponse{Diagnostics: wire.DiagnosticsToProto(diagnosticsOf(failed))}, nil
+	}
+	// The settings may well be right: what failed may work later.
+	return &sinkpb.ConfigureResponse{Unavailable: wire.Text(failed.Error())}, nil
 }
 
 // decode returns a pointer to a config struct, and what is wrong with the
@@ -118,7 +125,9 @@ func (s *server) decode(settings *sinkpb.Object) (any, []slot, []schema.Diagnost
 	return cfg.Interface(), d.slots, diagnosticsOf(err)
 }
 
-func (s *server) openSink(ctx context.Context, ref *sinkpb.SinkRef, cfg any, slots []slot) ([]schema.Diagnostic, error) {
+// openSink opens the sink. failed is the author's error, err says that the call
+// itself could not be done.
+func (s *server) openSink(ctx context.Context, ref *sinkpb.SinkRef, cfg any, slots []slot) (failed, err error) {
 	select {
 	case s.lifecycle <- struct{}{}:
 		defer func() { <-s.lifecycle }()
@@ -136,15 +145,15 @@ func (s *server) openSink(ctx context.Context, ref *sinkpb.SinkRef, cfg any, slo
 	}
 
 	var opened Sink
-	err := s.guard("open", func() (err error) {
+	failed = s.guard("open", func() (err error) {
 		opened, err = s.open(ctx, cfg)
 		return err
 	})
-	if err == nil && opened == nil {
-		err = errors.New("the plugin's open returned neither a sink nor an error")
+	if failed == nil && opened == nil {
+		failed = errors.New("the plugin's open returned neither a sink nor an error")
 	}
-	if err != nil {
-		return diagnosticsOf(err), nil
+	if failed != nil {
+		return failed, nil
 	}
 	inst := newInstance(s, ref, opened, slots)
 	if ctx.Err() != nil {

@@ -1264,7 +1264,11 @@ type ConfigureResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What is wrong with the settings. One of severity error means that the sink
 	// was not configured.
-	Diagnostics   []*Diagnostic `protobuf:"bytes,1,rep,name=diagnostics,proto3" json:"diagnostics,omitempty"`
+	Diagnostics []*Diagnostic `protobuf:"bytes,1,rep,name=diagnostics,proto3" json:"diagnostics,omitempty"`
+	// Not empty: nothing is wrong with the settings, but the sink cannot be opened
+	// at present (a disk is full, a database is down), for this reason. The daemon
+	// calls Configure again later.
+	Unavailable   string `protobuf:"bytes,2,opt,name=unavailable,proto3" json:"unavailable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1304,6 +1308,13 @@ func (x *ConfigureResponse) GetDiagnostics() []*Diagnostic {
 		return x.Diagnostics
 	}
 	return nil
+}
+
+func (x *ConfigureResponse) GetUnavailable() string {
+	if x != nil {
+		return x.Unavailable
+	}
+	return ""
 }
 
 type Diagnostic struct {
@@ -1532,7 +1543,8 @@ type Delivery struct {
 	// The idempotency key: the same over attempts, restarts and redrives.
 	Id    string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Event *Event `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
-	// 1 for the first attempt.
+	// 1 for the first attempt. Attempts that do not count against max_attempts
+	// (throttled ones, those that the plugin did not survive) do not count here.
 	Attempt uint32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// The pipeline that routed the event here.
 	Pipeline string `protobuf:"bytes,4,opt,name=pipeline,proto3" json:"pipeline,omitempty"`
@@ -2091,9 +2103,10 @@ const file_callbackd_sink_v1_sink_proto_rawDesc = "" +
 	"\x10ConfigureRequest\x12.\n" +
 	"\x04sink\x18\x01 \x01(\v2\x1a.callbackd.sink.v1.SinkRefR\x04sink\x125\n" +
 	"\bsettings\x18\x02 \x01(\v2\x19.callbackd.sink.v1.ObjectR\bsettings\x12#\n" +
-	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"T\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"v\n" +
 	"\x11ConfigureResponse\x12?\n" +
-	"\vdiagnostics\x18\x01 \x03(\v2\x1d.callbackd.sink.v1.DiagnosticR\vdiagnostics\"\xa8\x01\n" +
+	"\vdiagnostics\x18\x01 \x03(\v2\x1d.callbackd.sink.v1.DiagnosticR\vdiagnostics\x12 \n" +
+	"\vunavailable\x18\x02 \x01(\tR\vunavailable\"\xa8\x01\n" +
 	"\n" +
 	"Diagnostic\x127\n" +
 	"\bseverity\x18\x01 \x01(\x0e2\x1b.callbackd.sink.v1.SeverityR\bseverity\x12\x18\n" +
