@@ -21,8 +21,6 @@ import (
 	"unicode"
 )
 
-const module = "github.com/callbackd/callbackd/"
-
 // root is the top of the repository, seen from this folder.
 const root = ".."
 
@@ -290,25 +288,5 @@ func TestCommands(t *testing.T) {
 	}
 	if found < 10 {
 		t.Errorf("only %d commands were found in the pages", found)
-	}
-}
-
-// owners are the outside worlds that one part of the product deals with, as
-// docs/architecture.md says.
-func owners() map[string]string {
-	return map[string]string{
-		"github.com/hashicorp/hcl/":       "core/config/",
-		"github.com/zclconf/go-cty/":      "core/config/",
-		"github.com/cockroachdb/pebble/":  "core/queue/",
-		"google.golang.org/grpc":          "plugins/",
-		"github.com/hashicorp/go-plugin":  "plugins/",
-		"github.com/spf13/cobra":          "cmd/",
-		module + "plugins/internal/":      "plugins/",
-		module + "core/queue/queuetest":   "core/queue/",
-		module + "core/config/expr":       "core/config/",
-		module + "cmd/":                   "cmd/",
-		module + "sinks/":                 "sinks/",
-		"github.com/standard-webhooks/":   "sinks/",
-		"github.com/prometheus/exporter-": "core/admin/",
 	}
 }

@@ -39,11 +39,11 @@ func (w *window) room(ctx context.Context) (events, bytes int, ok bool) {
 		w.mu.Lock()
 		free, freeBytes, calls := w.maxEvents-w.events, w.maxBytes-w.bytes, w.calls
 		w.mu.Unlock()
-		any := calls < w.maxCalls && free > 0 && freeBytes > 0
-		if any && (impatient || free >= max(1, w.maxEvents/4)) {
+		some := calls < w.maxCalls && free > 0 && freeBytes > 0
+		if some && (impatient || free >= max(1, w.maxEvents/4)) {
 			return free, freeBytes, true
 		}
-		if patience == nil && any {
+		if patience == nil && some {
 			patience = time.NewTimer(worthIt)
 			defer patience.Stop()
 			lostPatience = patience.C
