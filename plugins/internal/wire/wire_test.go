@@ -196,6 +196,7 @@ func TestSchemasThatAreNone(t *testing.T) {
 		"the doc is longer than 16384 bytes":              attr(func(a *sinkpb.Attribute) { a.Doc = strings.Repeat("x", 20000) }),
 		"the doc is not UTF-8":                            attr(func(a *sinkpb.Attribute) { a.Doc = "\xff" }),
 		`attribute "a": the name is used twice`:           {Attributes: []*sinkpb.Attribute{{Name: "a", Type: text}, {Name: "a", Type: text}}},
+
 		`block "b": block "b": block "b": block "b": block "b": block "b": block "b": `: deep,
 		"more than 1000 attributes and blocks":                                          many,
 		"at least 2 and at most 1 blocks cannot be met":                                 block(func(b *sinkpb.Block) { b.Repeated = true; b.MinItems = 2; b.MaxItems = 1 }),
