@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/callbackd/callbackd/core/admin"
@@ -37,6 +38,7 @@ type Daemon struct {
 	admin  *admin.Server
 
 	callbacks, adminListener net.Listener
+	stopping                 atomic.Bool
 }
 
 // New takes the addresses, opens the queue, and wires everything. Nothing runs
@@ -190,7 +192,9 @@ func (d *Daemon) run(outside context.Context, ready func()) (err error) {
 	select {
 	case <-ctx.Done():
 	case <-d.queue.Failed():
+		d.logger.Error("the store failed: the daemon ends, so that a restart goes on with what is on disk", "error", d.queue.Err())
 	}
+	d.stopping.Store(true)
 	d.logger.Info("stopping", "grace", d.cfg.ShutdownGrace)
 	return reason(outside, ctx, nil)
 }

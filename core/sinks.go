@@ -195,7 +195,9 @@ func (s *sinkRunner) tryConfigure(ctx context.Context) error {
 		s.logger.Warn("a setting of the sink", "sink", s.sink.Name, "warning", w.String())
 	}
 	s.perEvent, s.capabilities = settings.PerEvent, description.Capabilities
-	s.problem.Store(nil)
+	if s.problem.Swap(nil) != nil {
+		s.logger.Info("the sink is configured now", "sink", s.sink.Name)
+	}
 	close(s.configured)
 	return nil
 }
@@ -269,6 +271,9 @@ func (d *Daemon) notReady() []string {
 			why = last
 		}
 		out = append(out, fmt.Sprintf("sink %q has not been configured yet: %s", s.sink.Name, why))
+	}
+	if d.stopping.Load() {
+		out = append(out, "the daemon is stopping")
 	}
 	select {
 	case <-d.queue.Failed():

@@ -30,7 +30,10 @@ func newExplain() *cobra.Command {
 		Short: "Show which pipelines match an event and what each sink would receive",
 		Long: `Make an event of FILE (or standard input: -) as the source would, and show its
 attributes, which pipelines match it, and what each of their sinks would receive.
-No daemon is needed, and nothing is sent to anybody.`,
+No daemon is needed, and nothing is sent to anybody.
+
+Exits with 1 when the source would refuse the event, or a match, a transform or a
+per-event setting fails for it.`,
 		Example: `  callbackd explain --source chat group_info_changed.json`,
 		Args:    oneFile,
 		RunE: command(func(cmd *cobra.Command, args []string) error {
@@ -53,6 +56,7 @@ No daemon is needed, and nothing is sent to anybody.`,
 			}
 			explained := explain(cfg, sinks, ev)
 			mask := redact.New(cfg.Secrets()).Mask
+			out := explained.text()
 			if asJSON {
 				var b strings.Builder
 				encoder := json.NewEncoder(&b)
@@ -61,11 +65,15 @@ No daemon is needed, and nothing is sent to anybody.`,
 				if err := encoder.Encode(explained); err != nil {
 					return err
 				}
-				_, err = io.WriteString(cmd.OutOrStdout(), mask(b.String()))
+				out = b.String()
+			}
+			if _, err := io.WriteString(cmd.OutOrStdout(), mask(out)); err != nil {
 				return err
 			}
-			_, err = io.WriteString(cmd.OutOrStdout(), mask(explained.text()))
-			return err
+			if explained.fails() {
+				return errSaid
+			}
+			return nil
 		}),
 	}
 	f.register(cmd)
@@ -224,6 +232,21 @@ func printable(v schema.Value) any {
 		return out
 	}
 	return v
+}
+
+// fails tells whether a dead letter would come of the event at once.
+func (e explanation) fails() bool {
+	for _, p := range e.Pipelines {
+		if p.Error != "" {
+			return true
+		}
+		for _, s := range p.Sinks {
+			if s.Error != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (e explanation) text() string {

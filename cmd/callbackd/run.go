@@ -65,7 +65,7 @@ func newLogger(w io.Writer, c config.Log) *slog.Logger {
 func greet(w io.Writer, path string, cfg *config.Config, daemon *core.Daemon) {
 	var b strings.Builder
 	base := baseURL(cfg, daemon.Addr().String())
-	fmt.Fprintf(&b, "callbackd %s is ready\n", version)
+	fmt.Fprintf(&b, "callbackd %s takes callbacks\n", version)
 	for _, s := range cfg.Sources {
 		fmt.Fprintf(&b, "  callbacks   %s%s  (source %q)\n", base, (&url.URL{Path: s.Path}).EscapedPath(), s.Name)
 	}
@@ -92,9 +92,9 @@ func try(s *config.Source, base, path string) string {
 	case s.HMAC != nil || s.Tencent != nil && len(s.Tencent.Tokens) > 0 || strings.HasPrefix(base, "https:"):
 		return fmt.Sprintf(`echo '%s' | callbackd send --config '%s' --url %s --source %s -`, body, strings.ReplaceAll(path, `'`, `'\''`), base, s.Name)
 	case s.Tencent != nil:
-		return fmt.Sprintf(`curl '%s?SdkAppid=%d&CallbackCommand=Group.CallbackAfterGroupInfoChanged' -d '%s'`, address, s.Tencent.SDKAppIDs[0], body)
+		return fmt.Sprintf(`curl '%s?SdkAppid=%d&CallbackCommand=Group.CallbackAfterGroupInfoChanged' -H 'Content-Type: application/json' -d '%s'`, address, s.Tencent.SDKAppIDs[0], body)
 	}
-	return fmt.Sprintf(`curl '%s' -d '%s'`, address, body)
+	return fmt.Sprintf(`curl '%s' -H 'Content-Type: application/json' -d '%s'`, address, body)
 }
 
 // baseURL is the scheme, host and port that callbacks are sent to.

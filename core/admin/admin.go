@@ -60,6 +60,7 @@ func New(s Settings) (*Server, error) {
 	landing, err := web.NewLandingPage(web.LandingConfig{
 		Name:        "callbackd",
 		Description: "Receives callbacks, keeps them, delivers them to sinks.",
+		Profiling:   "false",
 		Links: []web.LandingLinks{
 			{Address: "/metrics", Text: "Metrics"},
 			{Address: "/-/healthy", Text: "Health", Description: "the process answers"},

@@ -18,6 +18,7 @@ func sinkSpec() *spec {
 	return &spec{
 		name: "sink", labels: []string{"TYPE", "NAME"},
 		secrets:    true,
+		elsewhere:  " The settings of the sink itself go into its block config { … }.",
 		attributes: []string{"timeout", "max_in_flight"},
 		blocks:     []string{"config", "batch", "retry"},
 		later: map[string]string{

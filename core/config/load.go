@@ -80,7 +80,33 @@ func parse(f *sourceFile) (*hclsyntax.Body, hcl.Diagnostics) {
 	}
 	file, diags := hclsyntax.ParseConfig(f.src, f.name, hcl.InitialPos)
 	body, _ := file.Body.(*hclsyntax.Body)
-	return body, diags
+	return body, firstError(diags)
+}
+
+// firstError drops all but the first of a parser's errors: one missing quote or
+// brace makes it stumble over every line that follows.
+func firstError(diags hcl.Diagnostics) hcl.Diagnostics {
+	var first *hcl.Diagnostic
+	var kept hcl.Diagnostics
+	errors := 0
+	for _, d := range diags {
+		if d.Severity != hcl.DiagError || d.Subject == nil {
+			kept = append(kept, d)
+			continue
+		}
+		if errors++; first == nil || d.Subject.Start.Byte < first.Subject.Start.Byte {
+			first = d
+		}
+	}
+	if first == nil {
+		return kept
+	}
+	if errors > 1 {
+		whole := *first
+		whole.Detail += "\nOften a quote, a brace or a parenthesis is missing at or before this place. What else may be wrong is told once it is there."
+		first = &whole
+	}
+	return append(kept, first)
 }
 
 // readFiles reads the files of a configuration and tells its folder, absolute.

@@ -30,6 +30,9 @@ type spec struct {
 	secrets bool
 	// later holds names that will mean something, with what they will do.
 	later map[string]string
+	// elsewhere says where a name that is not known may belong; begins with a
+	// space.
+	elsewhere string
 }
 
 // section is a block that is being decoded, with methods that read its
@@ -57,7 +60,7 @@ func (d *decoder) section(s *spec, body *hclsyntax.Body, what string, rng hcl.Ra
 				fmt.Sprintf("Write %s { … }, without the equals sign.", name))
 		default:
 			d.problems.errorAt(attr.NameRange, fmt.Sprintf("Unknown attribute %q", name),
-				fmt.Sprintf("%s %s", lacks(what), choose(name, known, "names")))
+				fmt.Sprintf("%s %s%s", lacks(what), choose(name, known, "names"), s.elsewhere))
 			if s.secrets || secretName.MatchString(name) {
 				d.files.hideValue(attr.Expr.Range())
 			}
@@ -82,7 +85,7 @@ func (d *decoder) section(s *spec, body *hclsyntax.Body, what string, rng hcl.Ra
 			d.files.hideBody(b.Body)
 		default:
 			d.problems.errorAt(b.DefRange(), fmt.Sprintf("Unknown block %q", b.Type),
-				fmt.Sprintf("%s %s", lacks(what), choose(b.Type, known, "names")))
+				fmt.Sprintf("%s %s%s", lacks(what), choose(b.Type, known, "names"), s.elsewhere))
 			d.files.hideBody(b.Body)
 		}
 	}

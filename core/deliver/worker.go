@@ -60,6 +60,9 @@ func (w *Worker) Run(ctx context.Context) error {
 
 	var attempts sync.WaitGroup
 	err := w.take(ctx, flight, &attempts)
+	if err != nil {
+		land() // without the queue no result can be settled
+	}
 	grace := time.AfterFunc(w.settings.Grace, land)
 	defer grace.Stop()
 	attempts.Wait()
