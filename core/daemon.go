@@ -67,8 +67,12 @@ func New(ctx context.Context, cfg *config.Config, build Build, logger *slog.Logg
 		return nil, err
 	}
 
-	if d.queue, err = queue.Open(ctx, queueOptions(cfg, registry, logger)); err != nil {
-		return nil, fmt.Errorf("queue: %w", err)
+	d.queue, err = queue.Open(ctx, queueOptions(cfg, registry, logger))
+	if errors.Is(err, queue.ErrFailed) {
+		return nil, fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	if err != nil {
+		return nil, err
 	}
 	registry.MustRegister(admin.NewQueueCollector(d.queue.Stats))
 

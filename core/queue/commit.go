@@ -52,7 +52,7 @@ func newCommitter(q *Embedded) *committer {
 		q:       q,
 		changed: make(map[*sink]*changes),
 		left:    make(map[uint64]int),
-		room:    room{options: q.options},
+		room:    room{options: q.options, health: q.health},
 	}
 	c.watch = time.AfterFunc(time.Hour, func() {
 		q.health.fail(fmt.Errorf("queue %s: the disk did not take a commit within %s", q.options.Dir, q.options.StallTimeout))

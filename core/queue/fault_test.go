@@ -207,6 +207,73 @@ func TestFullByReserve(t *testing.T) {
 	until(nil)
 }
 
+// A queue whose directory was removed answers nothing with success any more: what
+// it would write then is never found again.
+func TestRemovedDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "queue")
+	q, err := Open(t.Context(), Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = q.Close() })
+	if err := q.Append(t.Context(), benchEvent(1), toAudit); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if err = q.Append(t.Context(), benchEvent(2), toAudit); err != nil {
+			break
+		}
+		time.Sleep(diskEvery / 10)
+	}
+	if !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "is gone") {
+		t.Errorf("Append: %v, want ErrFailed because the directory is gone", err)
+	}
+}
+
+// A store that cannot be opened because the disk is full says so and does not try
+// for ever. What is in it is there when the disk has room again.
+func TestOpenOnAFullDisk(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	q, err := Open(t.Context(), Options{Dir: "/q", fs: mem})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = q.Close() })
+	for i := range uint64(50) {
+		if err := q.Append(t.Context(), benchEvent(i), toAudit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	crashed := mem.CrashClone(vfs.CrashCloneCfg{})
+	full := &faults{kinds: map[errorfs.OpKind]bool{errorfs.OpCreate: true, errorfs.OpFileWrite: true}, part: ".sst"}
+	full.on.Store(true)
+	opened := make(chan error, 1)
+	go func() {
+		_, err := Open(context.WithoutCancel(t.Context()), Options{Dir: "/q", fs: errorfs.Wrap(crashed.CrashClone(vfs.CrashCloneCfg{}), full)})
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "free some space") {
+			t.Errorf("Open: %v, want ErrFailed and what to do", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("Open does not return")
+	}
+	full.on.Store(false) // lets go of the one that failed
+	again, err := Open(t.Context(), Options{Dir: "/q", fs: crashed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = again.Close() })
+	if got := again.Stats().Sinks["audit"].Pending; got != 50 {
+		t.Errorf("%d deliveries are there, want 50", got)
+	}
+}
+
 func TestSecondProcessIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	openBench(t, Options{Dir: dir})

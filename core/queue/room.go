@@ -1,7 +1,9 @@
 package queue
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 )
 
@@ -12,6 +14,7 @@ const diskEvery = 250 * time.Millisecond
 // committer alone uses it.
 type room struct {
 	options Options
+	health  *health
 
 	diskAsked   time.Time
 	diskUnknown bool
@@ -32,6 +35,9 @@ func (r *room) check(holds, more int64, now time.Time) error {
 	if now.Sub(r.diskAsked) >= diskEvery {
 		r.diskAsked = now
 		r.askDisk()
+		if err := r.health.error(); err != nil {
+			return err
+		}
 	}
 	if r.diskLow {
 		return fmt.Errorf("%w: its disk has less than %d bytes left", ErrFull, r.options.ReserveBytes)
@@ -43,6 +49,12 @@ func (r *room) check(holds, more int64, now time.Time) error {
 func (r *room) askDisk() {
 	log := r.options.Logger.With("dir", r.options.Dir)
 	usage, err := r.options.fs.GetDiskUsage(r.options.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		// The open files still take what is written and synced, but nobody will
+		// ever find it again.
+		r.health.fail(fmt.Errorf("the directory of the queue is gone: %w", err))
+		return
+	}
 	if err != nil {
 		if !r.diskUnknown {
 			log.Warn("free disk space is unknown, the reserve is not kept", "error", err)

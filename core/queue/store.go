@@ -10,10 +10,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -79,6 +81,7 @@ func (h *health) guard(f func() error) (err error) {
 type storeLog struct {
 	log    *slog.Logger
 	health *health
+	errors *rate.Sometimes // Pebble repeats itself as fast as it tries again
 }
 
 func (l storeLog) Infof(format string, args ...any) {
@@ -88,7 +91,7 @@ func (l storeLog) Infof(format string, args ...any) {
 }
 
 func (l storeLog) Errorf(format string, args ...any) {
-	l.log.Warn("store error", "text", fmt.Sprintf(format, args...))
+	l.errors.Do(func() { l.log.Warn("store error", "text", fmt.Sprintf(format, args...)) })
 }
 
 // Fatalf never returns: Pebble counts on that, and would go on with a state that
@@ -99,9 +102,18 @@ func (l storeLog) Fatalf(format string, args ...any) {
 	select {}
 }
 
-func storeOptions(fs vfs.FS, log *slog.Logger, h *health) *pebble.Options {
-	logger := storeLog{log: log, health: h}
+// storeOptions are Pebble's. open tells whether the store has been opened.
+func storeOptions(fs vfs.FS, log *slog.Logger, h *health, open func() bool) *pebble.Options {
+	logger := storeLog{log: log, health: h, errors: &rate.Sometimes{First: 5, Interval: 10 * time.Second}}
 	events := pebble.MakeLoggingEventListener(logger)
+	background := events.BackgroundError
+	events.BackgroundError = func(err error) {
+		background(err)
+		if !open() {
+			// Pebble would try again for ever, and its Open not return.
+			h.fail(fmt.Errorf("the store cannot be opened: %w; what is in it is kept: free some space or repair the disk, and start again", err))
+		}
+	}
 	events.DataCorruption = func(info pebble.DataCorruptionInfo) {
 		h.fail(damaged(fmt.Errorf("%s: %w", info.Path, info.Details)))
 	}
@@ -157,7 +169,8 @@ func (s *store) open(ctx context.Context, o Options, h *health) error {
 	if err := s.checkFiles(); err != nil {
 		return err
 	}
-	po := storeOptions(faultFS{FS: o.fs, health: h, armed: &s.armed}, o.Logger, h)
+	var isOpen atomic.Bool
+	po := storeOptions(faultFS{FS: o.fs, health: h, armed: &s.armed}, o.Logger, h, isOpen.Load)
 	po.Lock = s.lock
 	type result struct {
 		db  *pebble.DB
@@ -177,7 +190,11 @@ func (s *store) open(ctx context.Context, o Options, h *health) error {
 	case r = <-opened:
 	case <-h.failed:
 		return fmt.Errorf("queue %s: %w", s.dir, h.error())
+	case <-ctx.Done():
+		h.fail(fmt.Errorf("stopped while the store was being opened: %w", context.Cause(ctx)))
+		return fmt.Errorf("queue %s: %w", s.dir, ctx.Err())
 	}
+	isOpen.Store(true)
 	if r.err != nil {
 		return s.openError(r.err)
 	}
