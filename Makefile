@@ -38,9 +38,9 @@ help: ## list the targets
 .PHONY: build
 build: ## build the daemon and the sinks into bin/
 	@mkdir -p bin
-	go build -trimpath -ldflags '-X main.version=$(VERSION) -X main.revision=$(REVISION)' -o bin/callbackd ./cmd/callbackd
+	go build -ldflags '-X main.version=$(VERSION) -X main.revision=$(REVISION)' -o bin/callbackd ./cmd/callbackd
 	@for s in $(SINKS); do \
-	  go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/callbackd-sink-$$s ./sinks/$$s; \
+	  go build -ldflags '-X main.version=$(VERSION)' -o bin/callbackd-sink-$$s ./sinks/$$s; \
 	done
 
 .PHONY: run
@@ -94,7 +94,6 @@ fuzz: ## run every fuzz test for FUZZTIME (default 10s) each
 
 .PHONY: check
 check: generated-is-current tidy-is-current lint build ## what CI runs
-	go vet ./...
 	CALLBACKD_PROMTOOL=$(PROMTOOL) $(MAKE) --no-print-directory $(PROMTOOL) test
 	@$(MAKE) --no-print-directory demo >bin/demo.log 2>&1 || { cat bin/demo.log; exit 1; }
 	@echo "the demo shows what it promises (bin/demo.log)"
