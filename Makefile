@@ -63,6 +63,7 @@ lint: $(GOLANGCI) $(GOFUMPT) $(BUF) ## check style, formatting and the protocol 
 	$(GOLANGCI) run ./...
 	@out=$$($(GOFUMPT) -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); if [ -n "$$out" ]; then echo "not formatted, run make fmt:"; echo "$$out"; exit 1; fi
 	$(BUF) lint
+	$(BUF) breaking --against plugins/proto/baseline.binpb
 
 .PHONY: fmt
 fmt: $(GOFUMPT) ## format the code

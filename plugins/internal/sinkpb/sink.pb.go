@@ -228,6 +228,60 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 	return file_callbackd_sink_v1_sink_proto_rawDescGZIP(), []int{2}
 }
 
+// MetricKind is a kind of metric. One that the daemon does not know is left out.
+type MetricKind int32
+
+const (
+	MetricKind_METRIC_KIND_UNSPECIFIED MetricKind = 0
+	// Only ever grows, from 0 at the start of the process.
+	MetricKind_METRIC_KIND_COUNTER   MetricKind = 1
+	MetricKind_METRIC_KIND_GAUGE     MetricKind = 2
+	MetricKind_METRIC_KIND_HISTOGRAM MetricKind = 3
+)
+
+// Enum value maps for MetricKind.
+var (
+	MetricKind_name = map[int32]string{
+		0: "METRIC_KIND_UNSPECIFIED",
+		1: "METRIC_KIND_COUNTER",
+		2: "METRIC_KIND_GAUGE",
+		3: "METRIC_KIND_HISTOGRAM",
+	}
+	MetricKind_value = map[string]int32{
+		"METRIC_KIND_UNSPECIFIED": 0,
+		"METRIC_KIND_COUNTER":     1,
+		"METRIC_KIND_GAUGE":       2,
+		"METRIC_KIND_HISTOGRAM":   3,
+	}
+)
+
+func (x MetricKind) Enum() *MetricKind {
+	p := new(MetricKind)
+	*p = x
+	return p
+}
+
+func (x MetricKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MetricKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_callbackd_sink_v1_sink_proto_enumTypes[3].Descriptor()
+}
+
+func (MetricKind) Type() protoreflect.EnumType {
+	return &file_callbackd_sink_v1_sink_proto_enumTypes[3]
+}
+
+func (x MetricKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MetricKind.Descriptor instead.
+func (MetricKind) EnumDescriptor() ([]byte, []int) {
+	return file_callbackd_sink_v1_sink_proto_rawDescGZIP(), []int{3}
+}
+
 // SinkRef names the sink a call is about, so that one process may serve several
 // sinks in a later version. Version 1 has one sink for each process.
 type SinkRef struct {
@@ -2029,6 +2083,364 @@ func (*CloseResponse) Descriptor() ([]byte, []int) {
 	return file_callbackd_sink_v1_sink_proto_rawDescGZIP(), []int{25}
 }
 
+type MetricsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sink          *SinkRef               `protobuf:"bytes,1,opt,name=sink,proto3" json:"sink,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricsRequest) Reset() {
+	*x = MetricsRequest{}
+	mi := &file_callbackd_sink_v1_sink_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricsRequest) ProtoMessage() {}
+
+func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_callbackd_sink_v1_sink_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
+func (*MetricsRequest) Descriptor() ([]byte, []int) {
+	return file_callbackd_sink_v1_sink_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *MetricsRequest) GetSink() *SinkRef {
+	if x != nil {
+		return x.Sink
+	}
+	return nil
+}
+
+// MetricsResponse holds all figures of the sink as they are now. The daemon
+// takes at most 64 metrics of 200 series together, of 8 labels each; it leaves
+// out what is beyond that or breaks the rules below, and says so in its log.
+type MetricsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metrics       []*Metric              `protobuf:"bytes,1,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricsResponse) Reset() {
+	*x = MetricsResponse{}
+	mi := &file_callbackd_sink_v1_sink_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricsResponse) ProtoMessage() {}
+
+func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_callbackd_sink_v1_sink_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
+func (*MetricsResponse) Descriptor() ([]byte, []int) {
+	return file_callbackd_sink_v1_sink_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *MetricsResponse) GetMetrics() []*Metric {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+// Metric is a figure with its series. It is shown as
+// callbackd_plugin_TYPE_NAME with the label "sink", where TYPE is the name from
+// DescribeResponse with _ for -.
+type Metric struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Matches [a-z][a-z0-9_]{0,62}. By the conventions of Prometheus: base units,
+	// the unit at the end, counters end in _total; for example
+	// "written_bytes_total".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it counts or measures, in one sentence.
+	Help string     `protobuf:"bytes,2,opt,name=help,proto3" json:"help,omitempty"`
+	Kind MetricKind `protobuf:"varint,3,opt,name=kind,proto3,enum=callbackd.sink.v1.MetricKind" json:"kind,omitempty"`
+	// The names of the labels, each matching [a-z][a-z0-9_]{0,62}; not "sink",
+	// "le" or "quantile". The values of a label must come from a small set that is
+	// known beforehand, never from events.
+	LabelNames    []string        `protobuf:"bytes,4,rep,name=label_names,json=labelNames,proto3" json:"label_names,omitempty"`
+	Series        []*MetricSeries `protobuf:"bytes,5,rep,name=series,proto3" json:"series,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Metric) Reset() {
+	*x = Metric{}
+	mi := &file_callbackd_sink_v1_sink_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Metric) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Metric) ProtoMessage() {}
+
+func (x *Metric) ProtoReflect() protoreflect.Message {
+	mi := &file_callbackd_sink_v1_sink_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Metric.ProtoReflect.Descriptor instead.
+func (*Metric) Descriptor() ([]byte, []int) {
+	return file_callbackd_sink_v1_sink_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Metric) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Metric) GetHelp() string {
+	if x != nil {
+		return x.Help
+	}
+	return ""
+}
+
+func (x *Metric) GetKind() MetricKind {
+	if x != nil {
+		return x.Kind
+	}
+	return MetricKind_METRIC_KIND_UNSPECIFIED
+}
+
+func (x *Metric) GetLabelNames() []string {
+	if x != nil {
+		return x.LabelNames
+	}
+	return nil
+}
+
+func (x *Metric) GetSeries() []*MetricSeries {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+// MetricSeries is the figure for one set of label values.
+type MetricSeries struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As many as the metric has label names, in their order; each at most 128
+	// bytes of UTF-8.
+	LabelValues []string `protobuf:"bytes,1,rep,name=label_values,json=labelValues,proto3" json:"label_values,omitempty"`
+	// Of a counter or a gauge.
+	Value float64 `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Of a histogram.
+	Histogram     *MetricHistogram `protobuf:"bytes,3,opt,name=histogram,proto3" json:"histogram,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricSeries) Reset() {
+	*x = MetricSeries{}
+	mi := &file_callbackd_sink_v1_sink_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricSeries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricSeries) ProtoMessage() {}
+
+func (x *MetricSeries) ProtoReflect() protoreflect.Message {
+	mi := &file_callbackd_sink_v1_sink_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricSeries.ProtoReflect.Descriptor instead.
+func (*MetricSeries) Descriptor() ([]byte, []int) {
+	return file_callbackd_sink_v1_sink_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *MetricSeries) GetLabelValues() []string {
+	if x != nil {
+		return x.LabelValues
+	}
+	return nil
+}
+
+func (x *MetricSeries) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *MetricSeries) GetHistogram() *MetricHistogram {
+	if x != nil {
+		return x.Histogram
+	}
+	return nil
+}
+
+type MetricHistogram struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Count uint64                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	Sum   float64                `protobuf:"fixed64,2,opt,name=sum,proto3" json:"sum,omitempty"`
+	// The buckets by their upper bounds, growing, at most 64; the one up to
+	// infinity is count.
+	Buckets       []*MetricBucket `protobuf:"bytes,3,rep,name=buckets,proto3" json:"buckets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricHistogram) Reset() {
+	*x = MetricHistogram{}
+	mi := &file_callbackd_sink_v1_sink_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricHistogram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricHistogram) ProtoMessage() {}
+
+func (x *MetricHistogram) ProtoReflect() protoreflect.Message {
+	mi := &file_callbackd_sink_v1_sink_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricHistogram.ProtoReflect.Descriptor instead.
+func (*MetricHistogram) Descriptor() ([]byte, []int) {
+	return file_callbackd_sink_v1_sink_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *MetricHistogram) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *MetricHistogram) GetSum() float64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *MetricHistogram) GetBuckets() []*MetricBucket {
+	if x != nil {
+		return x.Buckets
+	}
+	return nil
+}
+
+type MetricBucket struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Inclusive.
+	UpperBound float64 `protobuf:"fixed64,1,opt,name=upper_bound,json=upperBound,proto3" json:"upper_bound,omitempty"`
+	// How many observations are at or below the bound.
+	CumulativeCount uint64 `protobuf:"varint,2,opt,name=cumulative_count,json=cumulativeCount,proto3" json:"cumulative_count,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *MetricBucket) Reset() {
+	*x = MetricBucket{}
+	mi := &file_callbackd_sink_v1_sink_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricBucket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricBucket) ProtoMessage() {}
+
+func (x *MetricBucket) ProtoReflect() protoreflect.Message {
+	mi := &file_callbackd_sink_v1_sink_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricBucket.ProtoReflect.Descriptor instead.
+func (*MetricBucket) Descriptor() ([]byte, []int) {
+	return file_callbackd_sink_v1_sink_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *MetricBucket) GetUpperBound() float64 {
+	if x != nil {
+		return x.UpperBound
+	}
+	return 0
+}
+
+func (x *MetricBucket) GetCumulativeCount() uint64 {
+	if x != nil {
+		return x.CumulativeCount
+	}
+	return 0
+}
+
 var File_callbackd_sink_v1_sink_proto protoreflect.FileDescriptor
 
 const file_callbackd_sink_v1_sink_proto_rawDesc = "" +
@@ -2161,7 +2573,30 @@ const file_callbackd_sink_v1_sink_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\">\n" +
 	"\fCloseRequest\x12.\n" +
 	"\x04sink\x18\x01 \x01(\v2\x1a.callbackd.sink.v1.SinkRefR\x04sink\"\x0f\n" +
-	"\rCloseResponse*\xa9\x01\n" +
+	"\rCloseResponse\"@\n" +
+	"\x0eMetricsRequest\x12.\n" +
+	"\x04sink\x18\x01 \x01(\v2\x1a.callbackd.sink.v1.SinkRefR\x04sink\"F\n" +
+	"\x0fMetricsResponse\x123\n" +
+	"\ametrics\x18\x01 \x03(\v2\x19.callbackd.sink.v1.MetricR\ametrics\"\xbd\x01\n" +
+	"\x06Metric\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04help\x18\x02 \x01(\tR\x04help\x121\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x1d.callbackd.sink.v1.MetricKindR\x04kind\x12\x1f\n" +
+	"\vlabel_names\x18\x04 \x03(\tR\n" +
+	"labelNames\x127\n" +
+	"\x06series\x18\x05 \x03(\v2\x1f.callbackd.sink.v1.MetricSeriesR\x06series\"\x89\x01\n" +
+	"\fMetricSeries\x12!\n" +
+	"\flabel_values\x18\x01 \x03(\tR\vlabelValues\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value\x12@\n" +
+	"\thistogram\x18\x03 \x01(\v2\".callbackd.sink.v1.MetricHistogramR\thistogram\"t\n" +
+	"\x0fMetricHistogram\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x10\n" +
+	"\x03sum\x18\x02 \x01(\x01R\x03sum\x129\n" +
+	"\abuckets\x18\x03 \x03(\v2\x1f.callbackd.sink.v1.MetricBucketR\abuckets\"Z\n" +
+	"\fMetricBucket\x12\x1f\n" +
+	"\vupper_bound\x18\x01 \x01(\x01R\n" +
+	"upperBound\x12)\n" +
+	"\x10cumulative_count\x18\x02 \x01(\x04R\x0fcumulativeCount*\xa9\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vKIND_STRING\x10\x01\x12\x0f\n" +
@@ -2182,13 +2617,20 @@ const file_callbackd_sink_v1_sink_proto_rawDesc = "" +
 	"\x11OUTCOME_DELIVERED\x10\x01\x12\x11\n" +
 	"\rOUTCOME_RETRY\x10\x02\x12\x15\n" +
 	"\x11OUTCOME_THROTTLED\x10\x03\x12\x14\n" +
-	"\x10OUTCOME_REJECTED\x10\x042\xa6\x03\n" +
+	"\x10OUTCOME_REJECTED\x10\x04*t\n" +
+	"\n" +
+	"MetricKind\x12\x1b\n" +
+	"\x17METRIC_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13METRIC_KIND_COUNTER\x10\x01\x12\x15\n" +
+	"\x11METRIC_KIND_GAUGE\x10\x02\x12\x19\n" +
+	"\x15METRIC_KIND_HISTOGRAM\x10\x032\xf8\x03\n" +
 	"\vSinkService\x12S\n" +
 	"\bDescribe\x12\".callbackd.sink.v1.DescribeRequest\x1a#.callbackd.sink.v1.DescribeResponse\x12V\n" +
 	"\tConfigure\x12#.callbackd.sink.v1.ConfigureRequest\x1a$.callbackd.sink.v1.ConfigureResponse\x12R\n" +
 	"\aDeliver\x12!.callbackd.sink.v1.DeliverRequest\x1a\".callbackd.sink.v1.DeliverResponse0\x01\x12J\n" +
 	"\x05Check\x12\x1f.callbackd.sink.v1.CheckRequest\x1a .callbackd.sink.v1.CheckResponse\x12J\n" +
-	"\x05Close\x12\x1f.callbackd.sink.v1.CloseRequest\x1a .callbackd.sink.v1.CloseResponseB?Z=github.com/callbackd/callbackd/plugins/internal/sinkpb;sinkpbb\x06proto3"
+	"\x05Close\x12\x1f.callbackd.sink.v1.CloseRequest\x1a .callbackd.sink.v1.CloseResponse\x12P\n" +
+	"\aMetrics\x12!.callbackd.sink.v1.MetricsRequest\x1a\".callbackd.sink.v1.MetricsResponseB?Z=github.com/callbackd/callbackd/plugins/internal/sinkpb;sinkpbb\x06proto3"
 
 var (
 	file_callbackd_sink_v1_sink_proto_rawDescOnce sync.Once
@@ -2202,97 +2644,112 @@ func file_callbackd_sink_v1_sink_proto_rawDescGZIP() []byte {
 	return file_callbackd_sink_v1_sink_proto_rawDescData
 }
 
-var file_callbackd_sink_v1_sink_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_callbackd_sink_v1_sink_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_callbackd_sink_v1_sink_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_callbackd_sink_v1_sink_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_callbackd_sink_v1_sink_proto_goTypes = []any{
 	(Kind)(0),                     // 0: callbackd.sink.v1.Kind
 	(Severity)(0),                 // 1: callbackd.sink.v1.Severity
 	(Outcome)(0),                  // 2: callbackd.sink.v1.Outcome
-	(*SinkRef)(nil),               // 3: callbackd.sink.v1.SinkRef
-	(*DescribeRequest)(nil),       // 4: callbackd.sink.v1.DescribeRequest
-	(*DescribeResponse)(nil),      // 5: callbackd.sink.v1.DescribeResponse
-	(*Capabilities)(nil),          // 6: callbackd.sink.v1.Capabilities
-	(*Schema)(nil),                // 7: callbackd.sink.v1.Schema
-	(*Attribute)(nil),             // 8: callbackd.sink.v1.Attribute
-	(*Type)(nil),                  // 9: callbackd.sink.v1.Type
-	(*Replacement)(nil),           // 10: callbackd.sink.v1.Replacement
-	(*Block)(nil),                 // 11: callbackd.sink.v1.Block
-	(*Value)(nil),                 // 12: callbackd.sink.v1.Value
-	(*List)(nil),                  // 13: callbackd.sink.v1.List
-	(*Object)(nil),                // 14: callbackd.sink.v1.Object
-	(*PerEvent)(nil),              // 15: callbackd.sink.v1.PerEvent
-	(*ConfigureRequest)(nil),      // 16: callbackd.sink.v1.ConfigureRequest
-	(*ConfigureResponse)(nil),     // 17: callbackd.sink.v1.ConfigureResponse
-	(*Diagnostic)(nil),            // 18: callbackd.sink.v1.Diagnostic
-	(*PathStep)(nil),              // 19: callbackd.sink.v1.PathStep
-	(*DeliverRequest)(nil),        // 20: callbackd.sink.v1.DeliverRequest
-	(*Delivery)(nil),              // 21: callbackd.sink.v1.Delivery
-	(*Event)(nil),                 // 22: callbackd.sink.v1.Event
-	(*DeliverResponse)(nil),       // 23: callbackd.sink.v1.DeliverResponse
-	(*Result)(nil),                // 24: callbackd.sink.v1.Result
-	(*CheckRequest)(nil),          // 25: callbackd.sink.v1.CheckRequest
-	(*CheckResponse)(nil),         // 26: callbackd.sink.v1.CheckResponse
-	(*CloseRequest)(nil),          // 27: callbackd.sink.v1.CloseRequest
-	(*CloseResponse)(nil),         // 28: callbackd.sink.v1.CloseResponse
-	nil,                           // 29: callbackd.sink.v1.Object.FieldsEntry
-	nil,                           // 30: callbackd.sink.v1.Delivery.HeadersEntry
-	nil,                           // 31: callbackd.sink.v1.Delivery.PerEventEntry
-	(*durationpb.Duration)(nil),   // 32: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(MetricKind)(0),               // 3: callbackd.sink.v1.MetricKind
+	(*SinkRef)(nil),               // 4: callbackd.sink.v1.SinkRef
+	(*DescribeRequest)(nil),       // 5: callbackd.sink.v1.DescribeRequest
+	(*DescribeResponse)(nil),      // 6: callbackd.sink.v1.DescribeResponse
+	(*Capabilities)(nil),          // 7: callbackd.sink.v1.Capabilities
+	(*Schema)(nil),                // 8: callbackd.sink.v1.Schema
+	(*Attribute)(nil),             // 9: callbackd.sink.v1.Attribute
+	(*Type)(nil),                  // 10: callbackd.sink.v1.Type
+	(*Replacement)(nil),           // 11: callbackd.sink.v1.Replacement
+	(*Block)(nil),                 // 12: callbackd.sink.v1.Block
+	(*Value)(nil),                 // 13: callbackd.sink.v1.Value
+	(*List)(nil),                  // 14: callbackd.sink.v1.List
+	(*Object)(nil),                // 15: callbackd.sink.v1.Object
+	(*PerEvent)(nil),              // 16: callbackd.sink.v1.PerEvent
+	(*ConfigureRequest)(nil),      // 17: callbackd.sink.v1.ConfigureRequest
+	(*ConfigureResponse)(nil),     // 18: callbackd.sink.v1.ConfigureResponse
+	(*Diagnostic)(nil),            // 19: callbackd.sink.v1.Diagnostic
+	(*PathStep)(nil),              // 20: callbackd.sink.v1.PathStep
+	(*DeliverRequest)(nil),        // 21: callbackd.sink.v1.DeliverRequest
+	(*Delivery)(nil),              // 22: callbackd.sink.v1.Delivery
+	(*Event)(nil),                 // 23: callbackd.sink.v1.Event
+	(*DeliverResponse)(nil),       // 24: callbackd.sink.v1.DeliverResponse
+	(*Result)(nil),                // 25: callbackd.sink.v1.Result
+	(*CheckRequest)(nil),          // 26: callbackd.sink.v1.CheckRequest
+	(*CheckResponse)(nil),         // 27: callbackd.sink.v1.CheckResponse
+	(*CloseRequest)(nil),          // 28: callbackd.sink.v1.CloseRequest
+	(*CloseResponse)(nil),         // 29: callbackd.sink.v1.CloseResponse
+	(*MetricsRequest)(nil),        // 30: callbackd.sink.v1.MetricsRequest
+	(*MetricsResponse)(nil),       // 31: callbackd.sink.v1.MetricsResponse
+	(*Metric)(nil),                // 32: callbackd.sink.v1.Metric
+	(*MetricSeries)(nil),          // 33: callbackd.sink.v1.MetricSeries
+	(*MetricHistogram)(nil),       // 34: callbackd.sink.v1.MetricHistogram
+	(*MetricBucket)(nil),          // 35: callbackd.sink.v1.MetricBucket
+	nil,                           // 36: callbackd.sink.v1.Object.FieldsEntry
+	nil,                           // 37: callbackd.sink.v1.Delivery.HeadersEntry
+	nil,                           // 38: callbackd.sink.v1.Delivery.PerEventEntry
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
 }
 var file_callbackd_sink_v1_sink_proto_depIdxs = []int32{
-	7,  // 0: callbackd.sink.v1.DescribeResponse.schema:type_name -> callbackd.sink.v1.Schema
-	6,  // 1: callbackd.sink.v1.DescribeResponse.capabilities:type_name -> callbackd.sink.v1.Capabilities
-	32, // 2: callbackd.sink.v1.Capabilities.linger:type_name -> google.protobuf.Duration
-	8,  // 3: callbackd.sink.v1.Schema.attributes:type_name -> callbackd.sink.v1.Attribute
-	11, // 4: callbackd.sink.v1.Schema.blocks:type_name -> callbackd.sink.v1.Block
-	9,  // 5: callbackd.sink.v1.Attribute.type:type_name -> callbackd.sink.v1.Type
-	12, // 6: callbackd.sink.v1.Attribute.default:type_name -> callbackd.sink.v1.Value
-	10, // 7: callbackd.sink.v1.Attribute.escape:type_name -> callbackd.sink.v1.Replacement
+	8,  // 0: callbackd.sink.v1.DescribeResponse.schema:type_name -> callbackd.sink.v1.Schema
+	7,  // 1: callbackd.sink.v1.DescribeResponse.capabilities:type_name -> callbackd.sink.v1.Capabilities
+	39, // 2: callbackd.sink.v1.Capabilities.linger:type_name -> google.protobuf.Duration
+	9,  // 3: callbackd.sink.v1.Schema.attributes:type_name -> callbackd.sink.v1.Attribute
+	12, // 4: callbackd.sink.v1.Schema.blocks:type_name -> callbackd.sink.v1.Block
+	10, // 5: callbackd.sink.v1.Attribute.type:type_name -> callbackd.sink.v1.Type
+	13, // 6: callbackd.sink.v1.Attribute.default:type_name -> callbackd.sink.v1.Value
+	11, // 7: callbackd.sink.v1.Attribute.escape:type_name -> callbackd.sink.v1.Replacement
 	0,  // 8: callbackd.sink.v1.Type.kind:type_name -> callbackd.sink.v1.Kind
-	9,  // 9: callbackd.sink.v1.Type.element:type_name -> callbackd.sink.v1.Type
-	7,  // 10: callbackd.sink.v1.Block.schema:type_name -> callbackd.sink.v1.Schema
-	32, // 11: callbackd.sink.v1.Value.duration:type_name -> google.protobuf.Duration
-	13, // 12: callbackd.sink.v1.Value.list:type_name -> callbackd.sink.v1.List
-	14, // 13: callbackd.sink.v1.Value.object:type_name -> callbackd.sink.v1.Object
-	15, // 14: callbackd.sink.v1.Value.per_event:type_name -> callbackd.sink.v1.PerEvent
-	12, // 15: callbackd.sink.v1.List.items:type_name -> callbackd.sink.v1.Value
-	29, // 16: callbackd.sink.v1.Object.fields:type_name -> callbackd.sink.v1.Object.FieldsEntry
-	3,  // 17: callbackd.sink.v1.ConfigureRequest.sink:type_name -> callbackd.sink.v1.SinkRef
-	14, // 18: callbackd.sink.v1.ConfigureRequest.settings:type_name -> callbackd.sink.v1.Object
-	18, // 19: callbackd.sink.v1.ConfigureResponse.diagnostics:type_name -> callbackd.sink.v1.Diagnostic
+	10, // 9: callbackd.sink.v1.Type.element:type_name -> callbackd.sink.v1.Type
+	8,  // 10: callbackd.sink.v1.Block.schema:type_name -> callbackd.sink.v1.Schema
+	39, // 11: callbackd.sink.v1.Value.duration:type_name -> google.protobuf.Duration
+	14, // 12: callbackd.sink.v1.Value.list:type_name -> callbackd.sink.v1.List
+	15, // 13: callbackd.sink.v1.Value.object:type_name -> callbackd.sink.v1.Object
+	16, // 14: callbackd.sink.v1.Value.per_event:type_name -> callbackd.sink.v1.PerEvent
+	13, // 15: callbackd.sink.v1.List.items:type_name -> callbackd.sink.v1.Value
+	36, // 16: callbackd.sink.v1.Object.fields:type_name -> callbackd.sink.v1.Object.FieldsEntry
+	4,  // 17: callbackd.sink.v1.ConfigureRequest.sink:type_name -> callbackd.sink.v1.SinkRef
+	15, // 18: callbackd.sink.v1.ConfigureRequest.settings:type_name -> callbackd.sink.v1.Object
+	19, // 19: callbackd.sink.v1.ConfigureResponse.diagnostics:type_name -> callbackd.sink.v1.Diagnostic
 	1,  // 20: callbackd.sink.v1.Diagnostic.severity:type_name -> callbackd.sink.v1.Severity
-	19, // 21: callbackd.sink.v1.Diagnostic.path:type_name -> callbackd.sink.v1.PathStep
-	3,  // 22: callbackd.sink.v1.DeliverRequest.sink:type_name -> callbackd.sink.v1.SinkRef
-	21, // 23: callbackd.sink.v1.DeliverRequest.deliveries:type_name -> callbackd.sink.v1.Delivery
-	32, // 24: callbackd.sink.v1.DeliverRequest.timeout:type_name -> google.protobuf.Duration
-	22, // 25: callbackd.sink.v1.Delivery.event:type_name -> callbackd.sink.v1.Event
-	30, // 26: callbackd.sink.v1.Delivery.headers:type_name -> callbackd.sink.v1.Delivery.HeadersEntry
-	31, // 27: callbackd.sink.v1.Delivery.per_event:type_name -> callbackd.sink.v1.Delivery.PerEventEntry
-	33, // 28: callbackd.sink.v1.Event.time:type_name -> google.protobuf.Timestamp
-	33, // 29: callbackd.sink.v1.Event.accepted:type_name -> google.protobuf.Timestamp
-	24, // 30: callbackd.sink.v1.DeliverResponse.results:type_name -> callbackd.sink.v1.Result
+	20, // 21: callbackd.sink.v1.Diagnostic.path:type_name -> callbackd.sink.v1.PathStep
+	4,  // 22: callbackd.sink.v1.DeliverRequest.sink:type_name -> callbackd.sink.v1.SinkRef
+	22, // 23: callbackd.sink.v1.DeliverRequest.deliveries:type_name -> callbackd.sink.v1.Delivery
+	39, // 24: callbackd.sink.v1.DeliverRequest.timeout:type_name -> google.protobuf.Duration
+	23, // 25: callbackd.sink.v1.Delivery.event:type_name -> callbackd.sink.v1.Event
+	37, // 26: callbackd.sink.v1.Delivery.headers:type_name -> callbackd.sink.v1.Delivery.HeadersEntry
+	38, // 27: callbackd.sink.v1.Delivery.per_event:type_name -> callbackd.sink.v1.Delivery.PerEventEntry
+	40, // 28: callbackd.sink.v1.Event.time:type_name -> google.protobuf.Timestamp
+	40, // 29: callbackd.sink.v1.Event.accepted:type_name -> google.protobuf.Timestamp
+	25, // 30: callbackd.sink.v1.DeliverResponse.results:type_name -> callbackd.sink.v1.Result
 	2,  // 31: callbackd.sink.v1.Result.outcome:type_name -> callbackd.sink.v1.Outcome
-	32, // 32: callbackd.sink.v1.Result.retry_after:type_name -> google.protobuf.Duration
-	3,  // 33: callbackd.sink.v1.CheckRequest.sink:type_name -> callbackd.sink.v1.SinkRef
-	3,  // 34: callbackd.sink.v1.CloseRequest.sink:type_name -> callbackd.sink.v1.SinkRef
-	12, // 35: callbackd.sink.v1.Object.FieldsEntry.value:type_name -> callbackd.sink.v1.Value
-	12, // 36: callbackd.sink.v1.Delivery.PerEventEntry.value:type_name -> callbackd.sink.v1.Value
-	4,  // 37: callbackd.sink.v1.SinkService.Describe:input_type -> callbackd.sink.v1.DescribeRequest
-	16, // 38: callbackd.sink.v1.SinkService.Configure:input_type -> callbackd.sink.v1.ConfigureRequest
-	20, // 39: callbackd.sink.v1.SinkService.Deliver:input_type -> callbackd.sink.v1.DeliverRequest
-	25, // 40: callbackd.sink.v1.SinkService.Check:input_type -> callbackd.sink.v1.CheckRequest
-	27, // 41: callbackd.sink.v1.SinkService.Close:input_type -> callbackd.sink.v1.CloseRequest
-	5,  // 42: callbackd.sink.v1.SinkService.Describe:output_type -> callbackd.sink.v1.DescribeResponse
-	17, // 43: callbackd.sink.v1.SinkService.Configure:output_type -> callbackd.sink.v1.ConfigureResponse
-	23, // 44: callbackd.sink.v1.SinkService.Deliver:output_type -> callbackd.sink.v1.DeliverResponse
-	26, // 45: callbackd.sink.v1.SinkService.Check:output_type -> callbackd.sink.v1.CheckResponse
-	28, // 46: callbackd.sink.v1.SinkService.Close:output_type -> callbackd.sink.v1.CloseResponse
-	42, // [42:47] is the sub-list for method output_type
-	37, // [37:42] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	39, // 32: callbackd.sink.v1.Result.retry_after:type_name -> google.protobuf.Duration
+	4,  // 33: callbackd.sink.v1.CheckRequest.sink:type_name -> callbackd.sink.v1.SinkRef
+	4,  // 34: callbackd.sink.v1.CloseRequest.sink:type_name -> callbackd.sink.v1.SinkRef
+	4,  // 35: callbackd.sink.v1.MetricsRequest.sink:type_name -> callbackd.sink.v1.SinkRef
+	32, // 36: callbackd.sink.v1.MetricsResponse.metrics:type_name -> callbackd.sink.v1.Metric
+	3,  // 37: callbackd.sink.v1.Metric.kind:type_name -> callbackd.sink.v1.MetricKind
+	33, // 38: callbackd.sink.v1.Metric.series:type_name -> callbackd.sink.v1.MetricSeries
+	34, // 39: callbackd.sink.v1.MetricSeries.histogram:type_name -> callbackd.sink.v1.MetricHistogram
+	35, // 40: callbackd.sink.v1.MetricHistogram.buckets:type_name -> callbackd.sink.v1.MetricBucket
+	13, // 41: callbackd.sink.v1.Object.FieldsEntry.value:type_name -> callbackd.sink.v1.Value
+	13, // 42: callbackd.sink.v1.Delivery.PerEventEntry.value:type_name -> callbackd.sink.v1.Value
+	5,  // 43: callbackd.sink.v1.SinkService.Describe:input_type -> callbackd.sink.v1.DescribeRequest
+	17, // 44: callbackd.sink.v1.SinkService.Configure:input_type -> callbackd.sink.v1.ConfigureRequest
+	21, // 45: callbackd.sink.v1.SinkService.Deliver:input_type -> callbackd.sink.v1.DeliverRequest
+	26, // 46: callbackd.sink.v1.SinkService.Check:input_type -> callbackd.sink.v1.CheckRequest
+	28, // 47: callbackd.sink.v1.SinkService.Close:input_type -> callbackd.sink.v1.CloseRequest
+	30, // 48: callbackd.sink.v1.SinkService.Metrics:input_type -> callbackd.sink.v1.MetricsRequest
+	6,  // 49: callbackd.sink.v1.SinkService.Describe:output_type -> callbackd.sink.v1.DescribeResponse
+	18, // 50: callbackd.sink.v1.SinkService.Configure:output_type -> callbackd.sink.v1.ConfigureResponse
+	24, // 51: callbackd.sink.v1.SinkService.Deliver:output_type -> callbackd.sink.v1.DeliverResponse
+	27, // 52: callbackd.sink.v1.SinkService.Check:output_type -> callbackd.sink.v1.CheckResponse
+	29, // 53: callbackd.sink.v1.SinkService.Close:output_type -> callbackd.sink.v1.CloseResponse
+	31, // 54: callbackd.sink.v1.SinkService.Metrics:output_type -> callbackd.sink.v1.MetricsResponse
+	49, // [49:55] is the sub-list for method output_type
+	43, // [43:49] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_callbackd_sink_v1_sink_proto_init() }
@@ -2320,8 +2777,8 @@ func file_callbackd_sink_v1_sink_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_callbackd_sink_v1_sink_proto_rawDesc), len(file_callbackd_sink_v1_sink_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   29,
+			NumEnums:      4,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

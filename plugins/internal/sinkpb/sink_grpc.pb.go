@@ -41,6 +41,7 @@ const (
 	SinkService_Deliver_FullMethodName   = "/callbackd.sink.v1.SinkService/Deliver"
 	SinkService_Check_FullMethodName     = "/callbackd.sink.v1.SinkService/Check"
 	SinkService_Close_FullMethodName     = "/callbackd.sink.v1.SinkService/Close"
+	SinkService_Metrics_FullMethodName   = "/callbackd.sink.v1.SinkService/Metrics"
 )
 
 // SinkServiceClient is the client API for SinkService service.
@@ -66,6 +67,10 @@ type SinkServiceClient interface {
 	// Close finishes what is in flight, flushes, and releases what the sink holds
 	// (files, ports, connections). No Deliver comes after it.
 	Close(ctx context.Context, in *CloseRequest, opts ...grpc.CallOption) (*CloseResponse, error)
+	// Metrics tells the figures that the sink keeps about itself. The daemon asks
+	// every few seconds and shows them with its own. A plugin that keeps none
+	// answers UNIMPLEMENTED.
+	Metrics(ctx context.Context, in *MetricsRequest, opts ...grpc.CallOption) (*MetricsResponse, error)
 }
 
 type sinkServiceClient struct {
@@ -135,6 +140,16 @@ func (c *sinkServiceClient) Close(ctx context.Context, in *CloseRequest, opts ..
 	return out, nil
 }
 
+func (c *sinkServiceClient) Metrics(ctx context.Context, in *MetricsRequest, opts ...grpc.CallOption) (*MetricsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MetricsResponse)
+	err := c.cc.Invoke(ctx, SinkService_Metrics_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SinkServiceServer is the server API for SinkService service.
 // All implementations must embed UnimplementedSinkServiceServer
 // for forward compatibility.
@@ -158,6 +173,10 @@ type SinkServiceServer interface {
 	// Close finishes what is in flight, flushes, and releases what the sink holds
 	// (files, ports, connections). No Deliver comes after it.
 	Close(context.Context, *CloseRequest) (*CloseResponse, error)
+	// Metrics tells the figures that the sink keeps about itself. The daemon asks
+	// every few seconds and shows them with its own. A plugin that keeps none
+	// answers UNIMPLEMENTED.
+	Metrics(context.Context, *MetricsRequest) (*MetricsResponse, error)
 	mustEmbedUnimplementedSinkServiceServer()
 }
 
@@ -182,6 +201,9 @@ func (UnimplementedSinkServiceServer) Check(context.Context, *CheckRequest) (*Ch
 }
 func (UnimplementedSinkServiceServer) Close(context.Context, *CloseRequest) (*CloseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Close not implemented")
+}
+func (UnimplementedSinkServiceServer) Metrics(context.Context, *MetricsRequest) (*MetricsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Metrics not implemented")
 }
 func (UnimplementedSinkServiceServer) mustEmbedUnimplementedSinkServiceServer() {}
 func (UnimplementedSinkServiceServer) testEmbeddedByValue()                     {}
@@ -287,6 +309,24 @@ func _SinkService_Close_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SinkService_Metrics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MetricsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SinkServiceServer).Metrics(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SinkService_Metrics_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SinkServiceServer).Metrics(ctx, req.(*MetricsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SinkService_ServiceDesc is the grpc.ServiceDesc for SinkService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -309,6 +349,10 @@ var SinkService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Close",
 			Handler:    _SinkService_Close_Handler,
+		},
+		{
+			MethodName: "Metrics",
+			Handler:    _SinkService_Metrics_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
