@@ -29,7 +29,8 @@
 // nothing in it is required; its attributes then have their defaults.
 //
 // Diagnostics go to log/slog, which Serve connects to the daemon's log. Standard
-// output is free to use.
+// output is free to use. A sink that is Measured has figures of its own beside
+// the daemon's.
 //
 // The package promises that one bad event, a panic included, convicts only
 // itself, that results reach the daemon as soon as they are known, and that the

@@ -23,6 +23,7 @@ type instance struct {
 	batch      BatchSink // nil: the sink takes one event at a time
 	perEvent   []slot
 	slots      *workSlots
+	metrics    *metrics
 
 	// work ends the contexts of all deliveries in work.
 	work   context.Context //nolint:containedctx // the life of the instance
@@ -51,7 +52,7 @@ const (
 func newInstance(s *server, ref *sinkpb.SinkRef, opened Sink, perEvent []slot) *instance {
 	inst := &instance{
 		server: s, name: ref.GetName(), generation: ref.GetGeneration(),
-		sink: opened, perEvent: perEvent, idle: make(chan struct{}),
+		sink: opened, perEvent: perEvent, metrics: s.newMetrics(opened), idle: make(chan struct{}),
 	}
 	slots := s.info.MaxInFlight
 	if slots == 0 {
