@@ -41,9 +41,12 @@ type child struct {
 	args      []string // beginning with the program as it is configured
 	env       []string // set before Start
 	plainText bool     // no TLS was asked for
+	opts      *Options
+	runAs     *account
 	cmd       *exec.Cmd
 
 	stdoutLog, stderrLog *lineStream
+	observer             Observer
 
 	// first takes the first line of stdout, checked, or why there is none.
 	first chan firstLine
@@ -54,7 +57,8 @@ type child struct {
 	mu           sync.Mutex
 	started      bool
 	reaped       bool
-	handshakeErr error // why the handshake failed
+	pipes        *pipes // once started
+	handshakeErr error  // why the handshake failed
 }
 
 type firstLine struct {
@@ -65,11 +69,13 @@ type firstLine struct {
 var _ runner.Runner = (*child)(nil)
 
 // newChild makes a run of the program at path, which is not started yet.
-func newChild(opts *Options, path string, log *pluginLog) *child {
+func newChild(opts *Options, path string, runAs *account, log *pluginLog) *child {
 	return &child{
 		program: opts.program(), path: path, args: opts.Command, plainText: opts.PlainTransport,
+		opts: opts, runAs: runAs,
 		stdoutLog: newLineStream(log, "stdout"),
 		stderrLog: newLineStream(log, "stderr"),
+		observer:  opts.observer,
 		first:     make(chan firstLine, 1),
 		exited:    make(chan struct{}),
 	}
@@ -88,15 +94,25 @@ func (c *child) Start(context.Context) error {
 // signal is about the thread that forked, not about the process.
 func (c *child) live(started chan<- error) {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer close(c.exited)
-
-	pipes, err := c.start()
+	var pipes *pipes
+	var err error
+	if c.opts.NoNewPrivs {
+		err = renouncePrivileges() // the thread ends with this goroutine, which keeps it
+	} else {
+		defer runtime.UnlockOSThread()
+	}
+	if err == nil {
+		pipes, err = c.start()
+	}
 	started <- err
 	if err != nil {
 		return
 	}
 	awaitExit(c.cmd)
+	if c.observer.Ended != nil {
+		c.observer.Ended(c.cmd.Process.Pid)
+	}
 	c.reap()
 	pipes.finish()
 }
@@ -114,7 +130,7 @@ func (c *child) start() (*pipes, error) {
 		return nil, explainStart(c.program, c.path, err)
 	}
 	c.mu.Lock()
-	c.started = true
+	c.started, c.pipes = true, p
 	c.mu.Unlock()
 	p.readers.Go(func() { c.readStdout(p.stdoutR) })
 	p.readers.Go(func() { c.readStderr(p.stderrR) })
@@ -133,10 +149,17 @@ func (c *child) exec(p *pipes) error {
 			Stdin:  nil,                                  // /dev/null
 			Stdout: p.stdoutW, Stderr: p.stderrW,
 			ExtraFiles:  []*os.File{p.parentR},
-			SysProcAttr: processAttributes(),
+			SysProcAttr: processAttributes(c.runAs),
 		}
 		err := c.cmd.Start()
-		if err == nil || !errors.Is(err, syscall.ETXTBSY) || try == 10 {
+		if err == nil {
+			if err = confine(c.cmd.Process.Pid, c.opts); err != nil {
+				_ = signalGroup(c.cmd, syscall.SIGKILL)
+				_ = c.cmd.Wait()
+			}
+			return err
+		}
+		if !errors.Is(err, syscall.ETXTBSY) || try == 10 {
 			return err
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -159,6 +182,15 @@ func (c *child) signal(sig syscall.Signal) {
 	defer c.mu.Unlock()
 	if c.started && !c.reaped {
 		_ = signalGroup(c.cmd, sig) // fails only if it is gone
+	}
+}
+
+// abandon makes the process believe that the daemon is gone.
+func (c *child) abandon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pipes != nil {
+		_ = c.pipes.parentW.Close() // closed already: the process has ended
 	}
 }
 

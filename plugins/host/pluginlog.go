@@ -26,8 +26,9 @@ const (
 // plugin never waits for the log to catch up. It outlives the process that
 // writes, and is safe for concurrent use by the streams of one.
 type pluginLog struct {
-	logger *slog.Logger
-	texts  texts
+	logger  *slog.Logger
+	texts   texts
+	printed func(Line) // nil: nobody is told; see Observer
 
 	mu      sync.Mutex
 	limit   *rate.Limiter
@@ -113,6 +114,9 @@ func (s *lineStream) keep(p []byte) {
 // endLine passes the line on. It also serves as the flush of a last line that
 // has no line break.
 func (s *lineStream) endLine() {
+	if s.log.printed != nil && len(s.line) > 0 {
+		s.log.printed(Line{Stream: s.name, Text: string(s.line), Cut: len(s.line) == maxRawLine})
+	}
 	line := bytes.TrimRight(s.line, "\r \t")
 	s.line = s.line[:0]
 	if len(line) == 0 {
