@@ -14,6 +14,7 @@ import (
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
 	"github.com/callbackd/callbackd/core/config/expr"
+	"github.com/callbackd/callbackd/core/event"
 	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/plugins/schema"
 )
@@ -26,7 +27,7 @@ import (
 // decoded at the same time.
 func (c *Config) DecodeSink(s *Sink, declared schema.Schema) (*Settings, Diagnostics) {
 	d := &settingsDecoder{cfg: c, out: &Settings{PerEvent: map[string]pipeline.Value{}}}
-	if err := checkSchema(declared); err != nil {
+	if err := schema.Check(declared); err != nil {
 		d.problems.errorAt(s.block.LabelRanges[0], fmt.Sprintf("The plugin of sink type %q declares settings that cannot be used", s.Type),
 			sentence(err.Error())+" This is a mistake of the plugin.")
 		return nil, c.files.diagnostics(&d.problems)
@@ -179,7 +180,7 @@ func (d *settingsDecoder) attribute(a *schema.Attribute, body *hclsyntax.Body, r
 	v, constant := program.Constant()
 	if !constant {
 		path := key + a.Name
-		d.out.PerEvent[path] = program.Value
+		d.out.PerEvent[path] = allowed(a, program.Value)
 		return schema.PerEvent{Key: path}
 	}
 	if v.IsNull() {
@@ -200,6 +201,22 @@ func (d *settingsDecoder) attribute(a *schema.Attribute, body *hclsyntax.Body, r
 		d.wrong(a.Name, attr.Expr.Range(), detail)
 	}
 	return value
+}
+
+// allowed holds the values of a per-event attribute to those that its schema
+// allows.
+func allowed(a *schema.Attribute, value pipeline.Value) pipeline.Value {
+	if len(a.OneOf) == 0 {
+		return value
+	}
+	return func(v *event.View) (schema.Value, error) {
+		x, err := value(v)
+		if text, ok := x.(string); err == nil && ok && !slices.Contains(a.OneOf, text) {
+			// The value is not told: it may be of the body, and secret.
+			return nil, fmt.Errorf("%s is none of the values that it may have: %s", a.Name, quoteList(a.OneOf))
+		}
+		return x, err
+	}
 }
 
 // unset is the value of an attribute that is not written.

@@ -43,9 +43,16 @@ func formatDuration(d time.Duration) string {
 
 // quoteList writes names as `"a", "b" or "c"`.
 func quoteList(names []string) string {
-	quoted := make([]string, len(names))
+	quoted := make([]string, 0, min(len(names), maxListed)+1)
 	for i, name := range names {
-		quoted[i] = strconv.Quote(name)
+		if i == maxListed {
+			quoted = append(quoted, fmt.Sprintf("%d more", len(names)-i))
+			break
+		}
+		if runes := []rune(name); len(runes) > maxQuoted {
+			name = string(runes[:maxQuoted]) + "…"
+		}
+		quoted = append(quoted, strconv.Quote(name))
 	}
 	if n := len(quoted); n > 1 {
 		return strings.Join(quoted[:n-1], ", ") + " or " + quoted[n-1]
@@ -53,8 +60,11 @@ func quoteList(names []string) string {
 	return strings.Join(quoted, "")
 }
 
-// maxListed bounds how many names a message lists.
-const maxListed = 12
+// maxListed bounds how many names a message lists, maxQuoted their characters.
+const (
+	maxListed = 12
+	maxQuoted = 64
+)
 
 // choose tells what else could have been written: the nearest name, or where
 // none is near, all of them. what is their plural.

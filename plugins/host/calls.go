@@ -47,7 +47,7 @@ func (p *process) describe(ctx context.Context) (*Description, error) {
 }
 
 func (p *process) description(answer *sinkpb.DescribeResponse) (*Description, error) {
-	if !wire.ValidName(answer.GetName()) {
+	if !schema.ValidName(answer.GetName()) {
 		return nil, fmt.Errorf("its name %q is not one that a sink type may have", cut(answer.GetName(), 100))
 	}
 	settings, err := wire.SchemaFromProto(answer.GetSchema())

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/callbackd/callbackd/plugins/internal/wire"
 	"github.com/callbackd/callbackd/plugins/schema"
 )
 
@@ -207,7 +206,7 @@ func decodeValue(v schema.Value, dst reflect.Value, path []any, dropNull bool) [
 		return nil
 	}
 	// A null element does not conform, although null does.
-	if err := wire.Conform(schema.Type{Kind: schema.KindList, Element: &typ}, schema.List{v}); err != nil {
+	if err := schema.Conform(schema.Type{Kind: schema.KindList, Element: &typ}, schema.List{v}); err != nil {
 		return wrong("%s", strings.TrimPrefix(err.Error(), "element 0: "))
 	}
 	switch v := v.(type) {
@@ -235,7 +234,7 @@ func setNumber(v schema.Value, dst reflect.Value) string {
 	whole, isWhole := v.(int64)
 	float, isFloat := v.(float64)
 	if !isWhole && !isFloat {
-		return strings.TrimPrefix(wire.Conform(schema.Type{Kind: schema.KindList, Element: &schema.Type{Kind: schema.KindNumber}}, schema.List{v}).Error(), "element 0: ")
+		return strings.TrimPrefix(schema.Conform(schema.Type{Kind: schema.KindList, Element: &schema.Type{Kind: schema.KindNumber}}, schema.List{v}).Error(), "element 0: ")
 	}
 	bits := dst.Type().Bits()
 	switch {

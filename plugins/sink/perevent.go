@@ -119,7 +119,7 @@ func decodeTextMap(v *sinkpb.Value) (any, error) {
 			return nil, err
 		}
 		text := schema.Type{Kind: schema.KindString}
-		return nil, wire.Conform(schema.Type{Kind: schema.KindMap, Element: &text}, value)
+		return nil, schema.Conform(schema.Type{Kind: schema.KindMap, Element: &text}, value)
 	}
 	out := make(map[string]string, len(object.Object.GetFields()))
 	for key, field := range object.Object.GetFields() {
@@ -141,5 +141,5 @@ func notText(v *sinkpb.Value) error {
 	if err != nil {
 		return err
 	}
-	return wire.Conform(schema.Type{Kind: schema.KindString}, value)
+	return schema.Conform(schema.Type{Kind: schema.KindString}, value)
 }

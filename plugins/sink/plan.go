@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/callbackd/callbackd/plugins/internal/wire"
 	"github.com/callbackd/callbackd/plugins/schema"
 )
 
@@ -62,7 +61,7 @@ func newPlan(typ reflect.Type) (*plan, error) {
 	}
 	// The rest (names, defaults among the allowed values, bounds) is checked
 	// where the host checks it too.
-	if err := wire.CheckSchema(p.schema); err != nil {
+	if err := schema.Check(p.schema); err != nil {
 		return nil, fmt.Errorf("%s: %w", typ, err)
 	}
 	return p, nil

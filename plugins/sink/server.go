@@ -69,7 +69,7 @@ func newServer(logger *slog.Logger, info Info, config reflect.Type, open func(ct
 }
 
 func checkInfo(info Info) error {
-	if !wire.ValidName(info.Name) {
+	if !schema.ValidName(info.Name) {
 		return fmt.Errorf("sink.Info: the name %q does not start with a letter or _, or has more than 63 letters, digits, _ and -", info.Name)
 	}
 	for name, number := range map[string]int{"MaxInFlight": info.MaxInFlight, "MaxBatchEvents": info.MaxBatchEvents, "MaxCalls": info.MaxCalls} {

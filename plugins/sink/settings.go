@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/callbackd/callbackd/plugins/internal/wire"
 	"github.com/callbackd/callbackd/plugins/schema"
 )
 
@@ -118,7 +117,7 @@ func valueOf(typ schema.Type, v any) (schema.Value, error) {
 			return object, nil
 		}
 	}
-	return nil, fmt.Errorf("%s is expected, not a %T", wire.KindName(typ.Kind), v)
+	return nil, fmt.Errorf("%s is expected, not a %T", schema.KindName(typ.Kind), v)
 }
 
 func numberOf(v any, val reflect.Value) (schema.Value, error) {
@@ -237,7 +236,7 @@ func pathText(path []any) string {
 		switch {
 		case !ok:
 			fmt.Fprintf(&text, "[%v]", step)
-		case !wire.ValidName(name):
+		case !schema.ValidName(name):
 			fmt.Fprintf(&text, "[%q]", name)
 		case i > 0:
 			text.WriteString("." + name)

@@ -8,7 +8,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/callbackd/callbackd/plugins/internal/wire"
 	"github.com/callbackd/callbackd/plugins/schema"
 )
 
@@ -70,7 +69,7 @@ func typeText(attr schema.Attribute) string {
 }
 
 func kindText(typ schema.Type) string {
-	text := wire.KindName(typ.Kind)
+	text := schema.KindName(typ.Kind)
 	if typ.Element != nil {
 		text += " of " + strings.TrimPrefix(kindText(*typ.Element), "a ")
 	}

@@ -29,13 +29,9 @@ const LogLevelEnv = "CALLBACKD_SINK_LOG_LEVEL"
 // MaxMessageBytes is the largest message that either end accepts.
 const MaxMessageBytes = 64 << 20
 
-// Limits of what is taken from the other side.
+// Limits of what is taken from the other side, besides those of a schema.
 const (
-	maxSchemaDepth = 8    // blocks in blocks, and lists of lists
-	maxSchemaItems = 1000 // attributes and blocks, all levels together
-	maxValueDepth  = 32   // lists and maps in each other
-	maxDocBytes    = 16 << 10
-	maxListed      = 1000    // OneOf and Escape entries of an attribute
+	maxValueDepth  = 32      // lists and maps in each other
 	maxKeyBytes    = 4 << 10 // of a PerEvent
 	maxDiagnostics = 100
 	maxTextBytes   = 4 << 10 // of a diagnostic

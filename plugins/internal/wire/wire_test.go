@@ -139,7 +139,7 @@ func TestConform(t *testing.T) {
 		{schema.Type{Kind: schema.KindMap, Element: &number}, schema.List{}, "a map is expected, not a list"},
 	} {
 		got := ""
-		if err := wire.Conform(test.typ, test.v); err != nil {
+		if err := schema.Conform(test.typ, test.v); err != nil {
 			got = err.Error()
 		}
 		if got != test.want {
