@@ -35,3 +35,15 @@ func ParseDuration(text string) (time.Duration, error) {
 	}
 	return days + d, nil
 }
+
+// FormatDuration writes a duration as ParseDuration reads it: "1m30s", "12h".
+func FormatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

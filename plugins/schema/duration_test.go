@@ -23,3 +23,15 @@ func TestParseDuration(t *testing.T) {
 		}
 	}
 }
+
+func TestFormatDuration(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", time.Second: "1s", time.Minute: "1m", 90 * time.Second: "1m30s", 10 * time.Hour: "10h", time.Hour + time.Second: "1h0m1s",
+		20 * time.Minute: "20m", 1500 * time.Millisecond: "1.5s", math.MaxInt64: "2562047h47m16.854775807s",
+	} {
+		got := schema.FormatDuration(d)
+		if back, err := schema.ParseDuration(got); got != want || back != d || err != nil {
+			t.Errorf("FormatDuration(%d) = %q, want %q; read again %d, %v", d, got, want, back, err)
+		}
+	}
+}

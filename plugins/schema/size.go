@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"strconv"
 	"strings"
 )
 
@@ -52,6 +53,19 @@ func ParseSize(text string) (int64, error) {
 		return value.Num().Int64(), nil
 	}
 	return 0, fmt.Errorf("size %q is not a number with a unit, like \"10MiB\" or \"512B\"", text)
+}
+
+// FormatSize writes a number of bytes as ParseSize reads it, with the largest unit
+// that leaves a whole number: "10MiB", "1000B".
+func FormatSize(n int64) string {
+	unit := "B"
+	for _, larger := range []string{"KiB", "MiB", "GiB", "TiB", "PiB"} {
+		if n == 0 || n%1024 != 0 {
+			break
+		}
+		n, unit = n/1024, larger
+	}
+	return strconv.FormatInt(n, 10) + unit
 }
 
 // isDecimal tells whether text is digits with at most one point between them.

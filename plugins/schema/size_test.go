@@ -39,3 +39,14 @@ func FuzzParseSize(f *testing.F) {
 		}
 	})
 }
+
+func TestFormatSize(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0B", 1: "1B", 1000: "1000B", 1024: "1KiB", 1536: "1536B", 10 << 20: "10MiB", 3 << 50: "3PiB", 1 << 60: "1024PiB", 1<<63 - 1: "9223372036854775807B",
+	} {
+		got := schema.FormatSize(n)
+		if back, err := schema.ParseSize(got); got != want || back != n || err != nil {
+			t.Errorf("FormatSize(%d) = %q, want %q; read again %d, %v", n, got, want, back, err)
+		}
+	}
+}

@@ -270,7 +270,7 @@ func TestStartedByHand(t *testing.T) {
 		stdout   string
 		stderr   []string
 	}{
-		{"alone", "sink", nil, 2, "", []string{"traces 1.2.3: a sink plugin of callbackd", "Leaves traces.", "callbackd-sink-traces", "dir", "path, required", "where to leave traces", `string, one of fast slow, default "fast"`, "route { }", "any number of blocks"}},
+		{"alone", "sink", nil, 2, "", []string{"traces 1.2.3: a sink plugin of callbackd", "Leaves traces.", "callbackd-sink-traces", "dir", "path, required", "Where to leave traces.", `text, default "fast"`, `One of: "fast", "slow".`, "route { … }", "any number of blocks"}},
 		{"version", "sink", []string{"--version"}, 0, "traces 1.2.3\n", nil},
 		{"bad struct", "bad", nil, 1, "", []string{"the sink plugin bad is not built right: ", `struct { Missing int }.Missing: the tag hcl:"NAME" is missing`}},
 	}
