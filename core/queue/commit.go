@@ -341,6 +341,7 @@ func (c *committer) settle(b *pebble.Batch, m *move, now time.Time) error {
 		return c.bury(b, m, ch, now)
 	}
 	ch.counts.bytes -= int64(d.eventLen)
+	ch.counts.delivered++
 	return c.release(b, d)
 }
 
@@ -388,10 +389,10 @@ func (c *committer) delay(b *pebble.Batch, m *move, ch *changes, lastError strin
 		pos:      position{at: dueNanos(m.to.Retry.At), seq: d.pos.seq, index: d.pos.index},
 		since:    d.since,
 		attempts: m.to.Attempts,
-		eventLen: d.eventLen,
+		eventLen: d.eventLen, suspicion: m.to.Suspicion,
 	}
 	record := appendDelivery(c.value[:0], deliveryRecord{
-		since: d.since, attempts: m.to.Attempts, err: cut(lastError), eventLen: d.eventLen,
+		since: d.since, attempts: m.to.Attempts, err: cut(lastError), eventLen: d.eventLen, suspicion: m.to.Suspicion,
 	})
 	next.recLen = len(record)
 	ch.counts.delayed++

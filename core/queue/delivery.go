@@ -14,8 +14,11 @@ type delivery struct {
 	pos      position // its key: at is when it is due, 0 for one never tried
 	since    time.Time
 	attempts int
-	recLen   int // length of its record
-	eventLen int // length of the event's record
+	// suspicion is kept with a delivery to be tried again only, so one that was
+	// never tried has none.
+	suspicion Suspicion
+	recLen    int // length of its record
+	eventLen  int // length of the event's record
 
 	event    *event.Event // nil: not read yet
 	pipeline string
@@ -35,7 +38,7 @@ const (
 	waiting  state = iota // in a window
 	loading               // taken, its event is being read
 	leased                // handed out
-	returned              // its lease ran out, or it was given back untried
+	returned              // its lease ran out, or it was given back untried; a suspect waits again
 	settling              // its settlement is being committed
 )
 

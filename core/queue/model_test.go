@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,12 +39,22 @@ const (
 type modelDelivery struct {
 	state    modelState
 	attempts int
-	body     []byte
+	// suspicion that is kept with it.
+	suspicion Suspicion
+	body      []byte
 	// maybe: settled without sync since the last sync; a crash may undo it, and
-	// how many attempts were counted then.
-	maybe       bool
-	oldAttempts []int
+	// what was kept then.
+	maybe bool
+	old   []modelKept
 }
+
+// modelKept is what is kept with a delivery, but for its state.
+type modelKept struct {
+	attempts  int
+	suspicion Suspicion
+}
+
+func (d *modelDelivery) kept() modelKept { return modelKept{d.attempts, d.suspicion} }
 
 // machine runs random operations on a queue and on the model.
 type machine struct {
@@ -53,6 +65,8 @@ type machine struct {
 	stale  []Leased
 	window int
 	n      uint64
+	// delivered counts by sink; leastDelivered is what survives a crash.
+	delivered, leastDelivered map[string]int64
 }
 
 var modelSinks = []string{"a", "b", "c"}
@@ -93,20 +107,27 @@ func (m *machine) append(t *rapid.T) {
 // synced: a synced commit makes all earlier ones durable.
 func (m *machine) synced() {
 	for _, d := range m.model.states {
-		d.maybe, d.oldAttempts = false, nil
+		d.maybe, d.old = false, nil
 	}
+	m.leastDelivered = maps.Clone(m.delivered)
 }
 
 func (m *machine) take(t *rapid.T) {
 	sink := rapid.SampledFrom(modelSinks).Draw(t, "sink")
 	s := m.q.sink(sink)
-	want := Want{MaxEvents: rapid.IntRange(1, 5).Draw(t, "max"), MaxBytes: rapid.IntRange(0, 8000).Draw(t, "bytes"), Lease: time.Hour}
+	want := Want{
+		MaxEvents: rapid.IntRange(1, 5).Draw(t, "max"), MaxBytes: rapid.IntRange(0, 8000).Draw(t, "bytes"), Lease: time.Hour,
+		SuspectsFirst: rapid.Bool().Draw(t, "suspects first"),
+	}
 	ds, err := m.q.takeNow(s, want)
 	if err != nil {
 		t.Fatalf("take: %v", err)
 	}
 	for _, l := range s.lend(ds, want.Lease, func() uint64 { return m.q.tokens.Add(1) }) {
 		m.check(t, sink, l)
+		if l.Suspicion.Suspect() && len(ds) > 1 {
+			t.Fatalf("event %s is a suspect in a batch of %d", l.Event.ID, len(ds))
+		}
 		m.leases = append(m.leases, l)
 	}
 }
@@ -120,6 +141,8 @@ func (m *machine) check(t *rapid.T, sink string, l Leased) {
 		t.Fatalf("event %s is handed out for %s, which has state %d", l.Event.ID, sink, md.state)
 	case md.attempts != l.Attempts:
 		t.Fatalf("event %s for %s: %d attempts, want %d", l.Event.ID, sink, l.Attempts, md.attempts)
+	case md.suspicion != l.Suspicion:
+		t.Fatalf("event %s for %s: suspicion %+v, want %+v", l.Event.ID, sink, l.Suspicion, md.suspicion)
 	case !bytes.Equal(md.body, l.Event.Body):
 		t.Fatalf("event %s: another body", l.Event.ID)
 	}
@@ -142,22 +165,30 @@ func (m *machine) settle(t *rapid.T) {
 		m.stale = append(m.stale, l)
 		md := m.model.states[modelKey{l.Event.ID, l.Lease.Sink}]
 		st := Settlement{Lease: l.Lease, Attempts: l.Attempts + 1}
-		before := modelDelivery{attempts: md.attempts}
-		switch rapid.IntRange(0, 4).Draw(t, "way") {
+		before := md.kept()
+		switch rapid.IntRange(0, 5).Draw(t, "way") {
 		case 0, 1:
 			st.Delivered = true
 			md.state = modelDone
+			m.delivered[l.Lease.Sink]++
 		case 2:
 			st.Dead = &event.Death{Reason: event.ReasonExpired, Error: "e"}
-			md.state, md.attempts = modelDead, st.Attempts
+			md.state, md.attempts, md.suspicion = modelDead, st.Attempts, Suspicion{}
 		case 3:
 			st.Retry = &Retry{At: time.Unix(0, rapid.Int64Range(-5, 1000).Draw(t, "at")), Error: "e"}
-			md.attempts = st.Attempts
+			md.attempts, md.suspicion = st.Attempts, Suspicion{}
 		case 4:
-			st.Retry, st.Attempts = &Retry{At: time.Now().Add(-time.Hour)}, l.Attempts
+			st.Retry, st.Attempts, st.Suspicion = &Retry{At: time.Now().Add(-time.Hour)}, l.Attempts, l.Suspicion
+		case 5:
+			st.Retry = &Retry{At: time.Unix(0, rapid.Int64Range(-5, 1000).Draw(t, "at")), Error: "e"}
+			n := rapid.IntRange(1, 4).Draw(t, "crashes")
+			st.Attempts, st.Suspicion = l.Attempts, Suspicion{
+				Crashes: n, Alone: rapid.IntRange(0, n).Draw(t, "alone"), Delivered: rapid.Int64Range(0, 300).Draw(t, "delivered"),
+			}
+			md.suspicion = st.Suspicion
 		}
-		if st.Attempts != l.Attempts {
-			md.maybe, md.oldAttempts = true, append(md.oldAttempts, before.attempts)
+		if md.kept() != before || st.Attempts != l.Attempts {
+			md.maybe, md.old = true, append(md.old, before)
 		}
 		ss = append(ss, st)
 	}
@@ -232,17 +263,20 @@ func (m *machine) resync(t *rapid.T) {
 		if there {
 			state = got.state
 		}
-		if state == md.state && (!there || got.attempts == md.attempts) {
+		if state == md.state && (!there || got.kept() == md.kept()) {
 			continue
 		}
-		back := false
-		for _, a := range md.oldAttempts {
-			back = back || got.attempts == a
-		}
+		back := slices.Contains(md.old, got.kept())
 		if !md.maybe || state != modelPending || !back {
 			t.Fatalf("after a crash %v has state %d with %d attempts, want %d with %d", k, state, got.attempts, md.state, md.attempts)
 		}
-		md.state, md.attempts = state, got.attempts
+		md.state, md.attempts, md.suspicion = state, got.attempts, got.suspicion
+	}
+	for sink, st := range m.q.Stats().Sinks {
+		if st.Delivered < m.leastDelivered[sink] || st.Delivered > m.delivered[sink] {
+			t.Fatalf("after a crash %d were delivered to %s, want %d to %d", st.Delivered, sink, m.leastDelivered[sink], m.delivered[sink])
+		}
+		m.delivered[sink] = st.Delivered
 	}
 	m.synced()
 }
@@ -262,7 +296,7 @@ func (m *machine) Check(t *rapid.T) {
 			}
 			continue
 		}
-		if !there || got.state != md.state || got.attempts != md.attempts {
+		if !there || got.state != md.state || got.kept() != md.kept() {
 			t.Fatalf("%v: store has %v %+v, want %+v", k, there, got, *md)
 		}
 		if md.state == modelDead {
@@ -276,6 +310,9 @@ func (m *machine) Check(t *rapid.T) {
 		got := st.Sinks[sink]
 		if got.Pending+got.Delayed+got.InFlight != want.Pending || got.Dead != want.Dead {
 			t.Fatalf("stats of %s: %+v, want %+v", sink, got, *want)
+		}
+		if got.Delivered != m.delivered[sink] {
+			t.Fatalf("%d delivered to %s, want %d", got.Delivered, sink, m.delivered[sink])
 		}
 		var leased int64
 		for _, l := range m.leases {
@@ -398,9 +435,10 @@ func readAll(t *rapid.T, q *Embedded) map[modelKey]modelDelivery {
 			}
 		}
 		got[f.sink] = c
-		out[modelKey{ev.event.ID, names[f.sink]}] = modelDelivery{state: f.fate, attempts: f.rec.attempts}
+		out[modelKey{ev.event.ID, names[f.sink]}] = modelDelivery{state: f.fate, attempts: f.rec.attempts, suspicion: f.rec.suspicion}
 	}
 	for id, r := range sinks {
+		r.counts.delivered = 0 // what was delivered is not there to be counted
 		if r.counts != got[id] {
 			t.Fatalf("sink %s counts %+v, has %+v", names[id], r.counts, got[id])
 		}
@@ -428,9 +466,11 @@ func readAll(t *rapid.T, q *Embedded) map[modelKey]modelDelivery {
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &machine{
-			fs:     vfs.NewCrashableMem(),
-			model:  model{states: make(map[modelKey]*modelDelivery)},
-			window: rapid.SampledFrom([]int{1, 2, 5, 1000}).Draw(t, "window"),
+			fs:    vfs.NewCrashableMem(),
+			model: model{states: make(map[modelKey]*modelDelivery)},
+
+			delivered: make(map[string]int64),
+			window:    rapid.SampledFrom([]int{1, 2, 5, 1000}).Draw(t, "window"),
 		}
 		m.open(t)
 		defer func() { _ = m.q.Close() }()
@@ -471,6 +511,7 @@ func (m *machine) drain(t *rapid.T) {
 			for _, l := range s.lend(ds, time.Hour, func() uint64 { return m.q.tokens.Add(1) }) {
 				m.check(t, sink, l)
 				m.model.states[modelKey{l.Event.ID, sink}].state = modelDone
+				m.delivered[sink]++
 				ss = append(ss, Settlement{Lease: l.Lease, Delivered: true})
 			}
 			if err := m.q.Settle(context.Background(), ss); err != nil {

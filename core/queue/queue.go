@@ -42,8 +42,10 @@ type Queue interface {
 
 	// Take waits until deliveries of the sink are due and leases up to the
 	// limits of want of them, in the order of acceptance as far as they are
-	// fresh; ones that are tried again come when they are due. It returns at
-	// least one, or an error: ctx's, ErrFailed, ErrClosed.
+	// fresh; ones that are tried again come when they are due. A suspect, one
+	// that has a suspicion, comes in a batch of its own; want says whether before
+	// others that are due or after them. It returns at least one, or an error:
+	// ctx's, ErrFailed, ErrClosed.
 	Take(ctx context.Context, sink string, want Want) ([]Leased, error)
 
 	// Settle ends leases. Settling twice is no harm. What a settlement changes
@@ -74,6 +76,9 @@ type Want struct {
 	MaxBytes  int
 	// Lease is how long the deliveries are the taker's alone.
 	Lease time.Duration
+	// SuspectsFirst: where suspects and others are due, a suspect is handed out.
+	// Else the others are.
+	SuspectsFirst bool
 }
 
 // Lease is the right to settle a delivery. Opaque.
@@ -95,7 +100,24 @@ type Leased struct {
 	// Since is when the delivery became pending: when its event was accepted,
 	// or when it was redriven.
 	Since time.Time
+	// Suspicion is what the last settlement of it kept.
+	Suspicion Suspicion
 }
+
+// Suspicion is what a worker knows of a delivery that was in flight when the
+// sink's process died, kept so that it survives a restart. The zero value is
+// none.
+type Suspicion struct {
+	// Crashes is how many times the process died with it, so far.
+	Crashes int
+	// Alone is how many of them speak against it, because it was alone.
+	Alone int
+	// Delivered is what SinkStats.Delivered was when Alone last grew.
+	Delivered int64
+}
+
+// Suspect tells whether there is a suspicion.
+func (s Suspicion) Suspect() bool { return s.Crashes > 0 }
 
 // Settlement ends a lease. Exactly one of Delivered, Retry and Dead is set.
 type Settlement struct {
@@ -109,6 +131,9 @@ type Settlement struct {
 	// Attempts is how many attempts ended, this one included. A lease given
 	// back without an attempt keeps the number it had.
 	Attempts int
+	// Suspicion is what is kept with a Retry. A lease given back without an
+	// attempt keeps the one it had.
+	Suspicion Suspicion
 }
 
 // Retry says when a delivery is due again.
@@ -148,6 +173,9 @@ type SinkStats struct {
 	Pending, InFlight, Delayed int64
 	// Dead letters.
 	Dead int64
+	// Delivered is how many were ever settled as delivered. It may fall behind by
+	// what a settlement may: a power cut undoes the last moments.
+	Delivered int64
 	// Bytes of the events that pending, leased and delayed ones refer to.
 	Bytes int64
 	// OldestPending is when the oldest delivery that is not settled became

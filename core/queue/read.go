@@ -226,7 +226,7 @@ func (q *Embedded) readDelayed(s *sink, from position, limit int) (ds []*deliver
 			return nil, next, damaged(err)
 		}
 		ds = append(ds, &delivery{
-			pos: pos, since: r.since, attempts: r.attempts,
+			pos: pos, since: r.since, attempts: r.attempts, suspicion: r.suspicion,
 			recLen: len(it.Value()), eventLen: r.eventLen,
 		})
 	}

@@ -41,6 +41,8 @@ type deliveryRecord struct {
 	// eventLen is the length of the event's record: the limits of a batch are
 	// met without reading the event.
 	eventLen int
+	// suspicion is none in the records of older versions.
+	suspicion Suspicion
 }
 
 // sinkRecord is the state of a sink.
@@ -55,6 +57,8 @@ type counts struct {
 	fresh, delayed, dead int64
 	// bytes of the events that its unsettled deliveries refer to.
 	bytes int64
+	// delivered is how many were settled as delivered, since there is this count.
+	delivered int64
 }
 
 // storeRecord is the state of the store.
@@ -143,7 +147,10 @@ func appendDelivery(b []byte, r deliveryRecord) []byte {
 	b = appendUint(b, 2, uint64(r.attempts))
 	b = appendString(b, 3, r.err)
 	b = appendString(b, 4, string(r.reason))
-	return appendUint(b, 5, uint64(r.eventLen))
+	b = appendUint(b, 5, uint64(r.eventLen))
+	b = appendUint(b, 6, uint64(r.suspicion.Crashes))
+	b = appendUint(b, 7, uint64(r.suspicion.Alone))
+	return appendUint(b, 8, uint64(r.suspicion.Delivered))
 }
 
 func appendSink(b []byte, r sinkRecord) []byte {
@@ -153,7 +160,8 @@ func appendSink(b []byte, r sinkRecord) []byte {
 	b = appendUint(b, 4, uint64(r.counts.bytes))
 	b = appendPosition(b, 5, r.fresh)
 	b = appendPosition(b, 6, r.delayed)
-	return appendPosition(b, 7, r.age)
+	b = appendPosition(b, 7, r.age)
+	return appendUint(b, 8, uint64(r.counts.delivered))
 }
 
 func appendStore(b []byte, r storeRecord) []byte {
@@ -379,6 +387,14 @@ func decodeDelivery(b []byte) (deliveryRecord, error) {
 		case 5:
 			n, err = f.asUint(math.MaxInt32)
 			r.eventLen = int(n)
+		case 6:
+			n, err = f.asUint(math.MaxInt32)
+			r.suspicion.Crashes = int(n)
+		case 7:
+			n, err = f.asUint(math.MaxInt32)
+			r.suspicion.Alone = int(n)
+		case 8:
+			r.suspicion.Delivered, err = f.asCount()
 		}
 		return err
 	})
@@ -406,6 +422,8 @@ func decodeSink(b []byte) (sinkRecord, error) {
 			r.delayed, err = f.asPosition()
 		case 7:
 			r.age, err = f.asPosition()
+		case 8:
+			r.counts.delivered, err = f.asCount()
 		}
 		return err
 	})

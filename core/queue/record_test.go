@@ -16,7 +16,8 @@ func FuzzDecode(f *testing.F) {
 	ev.Time = time.Unix(-5, 3)
 	f.Add(appendEvent(nil, ev, []event.Route{{Pipeline: "p", Sink: "s"}, {Pipeline: "q", Sink: "s"}}))
 	f.Add(appendDelivery(nil, deliveryRecord{since: time.Unix(1, 2), attempts: 3, err: "e", reason: event.ReasonCrashed, eventLen: 9}))
-	f.Add(appendSink(nil, sinkRecord{counts: counts{1, 2, 3, 4}, fresh: lastPosition(), delayed: position{-1, 2, 3}}))
+	f.Add(appendDelivery(nil, deliveryRecord{since: time.Unix(1, 2), suspicion: Suspicion{Crashes: 4, Alone: 2, Delivered: 7}}))
+	f.Add(appendSink(nil, sinkRecord{counts: counts{1, 2, 3, 4, 5}, fresh: lastPosition(), delayed: position{-1, 2, 3}}))
 	f.Add(appendStore(nil, storeRecord{math.MaxUint64, math.MaxUint32, 5}))
 	f.Add([]byte{0xff})
 	f.Add([]byte{0x0b, 0x0c}) // a group
@@ -96,6 +97,21 @@ func TestRecordsStayReadable(t *testing.T) {
 	}
 	d := deliveryRecord{since: time.Unix(1, 0).UTC(), attempts: 2, err: "e", reason: "r", eventLen: 3}
 	if got := string(appendDelivery(nil, d)); got != "\n\x02\b\x02\x10\x02\x1a\x01e\"\x01r(\x03" {
+		t.Fatalf("%q", got)
+	}
+	// A record of before there were suspicions, and one of a version to come.
+	for _, extra := range []string{"", "\x98\x06\x01"} {
+		got, err := decodeDelivery([]byte("\n\x02\b\x02\x10\x02\x1a\x01e\"\x01r(\x03" + extra))
+		want := deliveryRecord{since: time.Unix(1, 0).UTC(), attempts: 2, err: "e", reason: "r", eventLen: 3}
+		if err != nil || got != want || got.suspicion.Suspect() {
+			t.Fatalf("%+v, %v; want %+v", got, err, want)
+		}
+	}
+	d.suspicion = Suspicion{Crashes: 4, Alone: 2, Delivered: 300}
+	if got := string(appendDelivery(nil, d)); got != "\n\x02\b\x02\x10\x02\x1a\x01e\"\x01r(\x030\x048\x02@\xac\x02" {
+		t.Fatalf("%q", got)
+	}
+	if got := string(appendSink(nil, sinkRecord{counts: counts{fresh: 1, delivered: 2}})); got != "\b\x01*\x002\x00:\x00@\x02" {
 		t.Fatalf("%q", got)
 	}
 	if got := string(appendTimedKey(nil, spaceDead, 1, position{at: 2, seq: 3, index: 4})); got !=

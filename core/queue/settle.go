@@ -79,7 +79,7 @@ func (q *Embedded) claim(r *settleRequest, st *Settlement, now time.Time) bool {
 	if d == nil {
 		return false
 	}
-	if st.Retry != nil && st.Retry.Error == "" && st.Attempts == d.attempts && !st.Retry.At.After(now) {
+	if st.Retry != nil && st.Retry.Error == "" && st.Attempts == d.attempts && st.Suspicion == d.suspicion && !st.Retry.At.After(now) {
 		s.giveBack(d) // nothing changes on disk
 		s.wake(now)
 		return true
@@ -105,6 +105,15 @@ func (st *Settlement) check() error {
 		return fmt.Errorf("sink %s: %d of Delivered, Retry and Dead are set, not 1", st.Lease.Sink, ways)
 	case st.Attempts < 0 || st.Attempts > maxAttempts:
 		return fmt.Errorf("sink %s: %d attempts", st.Lease.Sink, st.Attempts)
+	case st.Suspicion != Suspicion{} && st.Retry == nil:
+		return fmt.Errorf("sink %s: a suspicion of what is not tried again", st.Lease.Sink)
+	}
+	return st.Suspicion.check(st.Lease.Sink)
+}
+
+func (s Suspicion) check(sink string) error {
+	if s.Crashes < 0 || s.Crashes > maxAttempts || s.Alone < 0 || s.Alone > s.Crashes || s.Delivered < 0 || (s.Crashes == 0 && s != Suspicion{}) {
+		return fmt.Errorf("sink %s: a suspicion that cannot be: %+v", sink, s)
 	}
 	return nil
 }

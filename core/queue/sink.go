@@ -41,8 +41,9 @@ type sink struct {
 	published  position  // after the last one that was published
 
 	// To be tried again, waiting. All of them before delayedNext are in memory or
-	// settled; lastPosition: all are.
+	// settled; lastPosition: all are. Suspects that are due are put aside.
 	delayed     deliveryHeap // by position
+	suspects    deliveryHeap // by position, all of them due
 	delayedNext position
 	// oldest is a lower bound of the positions in the index by age; oldestKnown:
 	// it is the first one. oldestChange counts what may make it another.
@@ -50,7 +51,7 @@ type sink struct {
 	oldestKnown  bool
 	oldestChange uint64
 
-	// Handed out or in delayed, by key.
+	// Handed out, in delayed or in suspects, by key.
 	held map[deliveryKey]*delivery
 	// Handed out and not settled, those never tried and the others, by position.
 	takenFresh, takenDelayed deliveryHeap
@@ -78,6 +79,7 @@ func newSink(name string, id uint32, limits windowLimits) *sink {
 		oldest:       lastPosition(),
 		held:         make(map[deliveryKey]*delivery),
 		delayed:      deliveryHeap{less: byPosition, index: waitIndex},
+		suspects:     deliveryHeap{less: byPosition, index: waitIndex},
 		takenFresh:   deliveryHeap{less: byPosition, index: takenIndex},
 		takenDelayed: deliveryHeap{less: byPosition, index: takenIndex},
 		expiry:       deliveryHeap{less: byExpiry, index: waitIndex},
@@ -220,22 +222,48 @@ func agePosition(d *delivery) position {
 func (s *sink) expire(now time.Time) {
 	for d := s.expiry.first(); d != nil && !d.expiry.After(now); d = s.expiry.first() {
 		s.expiry.pop()
-		d.state = returned
-		s.returned.push(d)
+		s.takeBack(d)
 	}
 }
 
-// next returns the delivery to be handed out now, still in its window, or nil.
-// Those that are due again and those never tried take turns, so that neither
-// starves the other.
+// takeBack puts d, whose lease is over, back among what is to be handed out.
+func (s *sink) takeBack(d *delivery) {
+	if d.suspicion.Suspect() {
+		s.takenDelayed.remove(d)
+		d.state = waiting
+		s.suspects.push(d)
+		return
+	}
+	d.state = returned
+	s.returned.push(d)
+}
+
+// setAside takes the suspects that fell due from among the others, and returns
+// the first of the others that did, or nil. With very many suspects, those behind
+// the next one wait until there are less.
+func (s *sink) setAside(now time.Time) *delivery {
+	for {
+		d := s.delayed.first()
+		switch {
+		case d == nil || d.pos.at > now.UnixNano():
+			return nil
+		case !d.suspicion.Suspect():
+			return d
+		case s.suspects.Len() >= s.limits.events:
+			return nil
+		}
+		s.suspects.push(s.delayed.pop())
+	}
+}
+
+// next returns the delivery to be handed out now, still in its window, or nil; no
+// suspect. Those that are due again and those never tried take turns, so that
+// neither starves the other.
 func (s *sink) next(now time.Time) *delivery {
 	if d := s.returned.first(); d != nil {
 		return d
 	}
-	fresh, delayed := s.firstFresh(), s.delayed.first()
-	if delayed != nil && delayed.pos.at > now.UnixNano() {
-		delayed = nil
-	}
+	fresh, delayed := s.firstFresh(), s.setAside(now)
 	switch {
 	case delayed == nil:
 		return fresh
@@ -249,7 +277,8 @@ func (s *sink) next(now time.Time) *delivery {
 	return fresh
 }
 
-// hand takes d, which next returned, out of its window.
+// hand takes d, which next returned or which is the first suspect, out of its
+// window.
 func (s *sink) hand(d *delivery) {
 	switch {
 	case d.state == returned:
@@ -258,6 +287,9 @@ func (s *sink) hand(d *delivery) {
 		s.popFresh()
 		s.held[d.key()] = d
 		s.takenFresh.push(d)
+	case d.suspicion.Suspect():
+		s.suspects.pop()
+		s.takenDelayed.push(d)
 	default:
 		s.delayed.pop()
 		s.takenDelayed.push(d)
@@ -265,8 +297,13 @@ func (s *sink) hand(d *delivery) {
 	d.state = loading
 }
 
-// take hands out up to the limits of want.
+// take hands out up to the limits of want, or one suspect.
 func (s *sink) take(now time.Time, want Want) []*delivery {
+	s.setAside(now)
+	if d := s.suspects.first(); d != nil && want.SuspectsFirst {
+		s.hand(d)
+		return []*delivery{d}
+	}
 	var out []*delivery
 	bytes := 0
 	for len(out) < want.MaxEvents {
@@ -275,6 +312,10 @@ func (s *sink) take(now time.Time, want Want) []*delivery {
 			break
 		}
 		bytes += d.eventLen
+		s.hand(d)
+		out = append(out, d)
+	}
+	if d := s.suspects.first(); d != nil && len(out) == 0 {
 		s.hand(d)
 		out = append(out, d)
 	}
@@ -349,7 +390,7 @@ func (s *sink) leave(w waiter) {
 
 // ready tells whether a taker has something to take, or to read.
 func (s *sink) ready(now time.Time) bool {
-	if s.returned.Len() > 0 || s.firstFresh() != nil {
+	if s.returned.Len() > 0 || s.suspects.Len() > 0 || s.firstFresh() != nil {
 		return true
 	}
 	if d := s.delayed.first(); d != nil && d.pos.at <= now.UnixNano() {
@@ -386,8 +427,7 @@ func (s *sink) unclaim(d *delivery) {
 // giveBack returns a delivery that was leased and not tried.
 func (s *sink) giveBack(d *delivery) {
 	s.expiry.remove(d)
-	d.state = returned
-	s.returned.push(d)
+	s.takeBack(d)
 }
 
 // marks returns positions before which the store has nothing of the sink, with c
@@ -404,6 +444,9 @@ func (s *sink) marks(c *changes) (fresh, delayed, age position) {
 	}
 	delayed = s.delayedNext
 	if d := s.delayed.first(); d != nil {
+		delayed = earlier(delayed, d.pos)
+	}
+	if d := s.suspects.first(); d != nil {
 		delayed = earlier(delayed, d.pos)
 	}
 	if d := s.takenDelayed.first(); d != nil {
@@ -446,9 +489,10 @@ func (s *sink) tookDelayed(ds []*delivery, from, next position) {
 // long as they are on disk only.
 func (s *sink) stats(now time.Time) SinkStats {
 	s.expire(now)
-	st := SinkStats{Dead: s.counts.dead, Bytes: s.counts.bytes}
+	st := SinkStats{Dead: s.counts.dead, Bytes: s.counts.bytes, Delivered: s.counts.delivered}
 	waitingFresh := s.counts.fresh - int64(s.takenFresh.Len())
-	waitingDelayed := s.counts.delayed - int64(s.takenDelayed.Len())
+	st.Pending = int64(s.suspects.Len())
+	waitingDelayed := s.counts.delayed - int64(s.takenDelayed.Len()) - st.Pending
 	for _, d := range s.delayed.items {
 		if d.pos.at <= now.UnixNano() {
 			st.Pending++

@@ -77,11 +77,12 @@ func (s *sink) lend(ds []*delivery, lease time.Duration, token func() uint64) []
 	s.lease(ds, time.Now().Add(lease), token)
 	for i, d := range ds {
 		out[i] = Leased{
-			Lease:    Lease{Sink: s.name, Seq: d.pos.seq, Index: d.pos.index, Token: d.token},
-			Event:    d.event,
-			Pipeline: d.pipeline,
-			Attempts: d.attempts,
-			Since:    d.since,
+			Lease:     Lease{Sink: s.name, Seq: d.pos.seq, Index: d.pos.index, Token: d.token},
+			Event:     d.event,
+			Pipeline:  d.pipeline,
+			Attempts:  d.attempts,
+			Since:     d.since,
+			Suspicion: d.suspicion,
 		}
 	}
 	s.wake(time.Now()) // one may have to watch for the end of these leases

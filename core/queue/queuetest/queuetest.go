@@ -38,6 +38,10 @@ func Run(t *testing.T, open Open) {
 		{"an extended lease is kept", testExtend},
 		{"retry comes when it is due", testRetry},
 		{"given back untried", testGiveBack},
+		{"a suspicion is kept until it is lifted", testSuspicion},
+		{"a suspect is handed out alone", testSuspectAlone},
+		{"a suspect given back is one still", testSuspectGivenBack},
+		{"what was delivered is counted", testDelivered},
 		{"dead letters are kept", testDead},
 		{"dead from the start", testDeadFromStart},
 		{"what is not settled survives", testReopen},
@@ -154,7 +158,7 @@ func dead(l queue.Leased) queue.Settlement {
 
 func (f *fixture) stats(sink string) queue.SinkStats {
 	st := f.q.Stats().Sinks[sink]
-	st.Bytes = 0
+	st.Bytes, st.Delivered = 0, 0
 	return st
 }
 
@@ -385,6 +389,116 @@ func testGiveBack(_ *testing.T, f *fixture) {
 	}
 }
 
+// suspect settles a lease so that it is tried again, as a suspect.
+func suspect(l queue.Leased, at time.Time, s queue.Suspicion) queue.Settlement {
+	return queue.Settlement{Lease: l.Lease, Retry: &queue.Retry{At: at, Error: "crash"}, Attempts: l.Attempts, Suspicion: s}
+}
+
+func testSuspicion(_ *testing.T, f *fixture) {
+	ev := f.append(to("a")...)
+	l := f.take("a", 1, wide())[0]
+	if l.Suspicion.Suspect() {
+		f.Fatalf("a new delivery has the suspicion %+v", l.Suspicion)
+	}
+	for _, s := range []queue.Suspicion{{Crashes: 1}, {Crashes: 3, Alone: 2, Delivered: 1 << 40}, {}} {
+		f.settle(suspect(l, time.Now(), s))
+		f.reopen()
+		l = f.take("a", 1, wide())[0]
+		if l.Event.ID != ev.ID || l.Suspicion != s || l.Attempts != 0 || l.Suspicion.Suspect() != (s.Crashes > 0) {
+			f.Fatalf("got %+v, want the suspicion %+v", l, s)
+		}
+	}
+	f.settle(suspect(l, time.Now(), queue.Suspicion{Crashes: 1}))
+	l = f.take("a", 1, wide())[0]
+	f.settle(dead(l))
+	if letters := f.deadLetters("a"); len(letters) != 1 || letters[0].EventID != ev.ID {
+		f.Fatalf("dead letters: %+v", letters)
+	}
+}
+
+func testSuspectAlone(_ *testing.T, f *fixture) {
+	for range 8 {
+		f.append(to("a")...)
+	}
+	now := time.Now()
+	suspects := map[ulid.ULID]bool{}
+	for i, l := range f.take("a", 4, wide()) {
+		if i%2 == 0 {
+			suspects[l.Event.ID] = true
+			f.settle(suspect(l, now, queue.Suspicion{Crashes: 1}))
+		} else {
+			f.settle(retry(l, now))
+		}
+	}
+	for _, first := range []bool{true, false} {
+		f.wantStats("a", queue.SinkStats{Pending: f.stats("a").Pending, Delayed: f.stats("a").Delayed})
+		if st := f.stats("a"); st.Pending+st.Delayed != 8 {
+			f.Fatalf("stats: %+v", st)
+		}
+		want := wide()
+		want.SuspectsFirst = first
+		var order []queue.Leased
+		for len(order) < 8 {
+			ls, err := f.q.Take(f.Context(), "a", want)
+			if err != nil {
+				f.Fatal(err)
+			}
+			for _, l := range ls {
+				if l.Suspicion.Suspect() != suspects[l.Event.ID] || (suspects[l.Event.ID] && len(ls) > 1) {
+					f.Fatalf("%+v is in a batch of %d", l, len(ls))
+				}
+			}
+			order = append(order, ls...)
+		}
+		f.wantStats("a", queue.SinkStats{InFlight: 8})
+		if got := order[0].Suspicion.Suspect(); got != first {
+			f.Errorf("suspects first: %v, and the first is %+v", first, order[0])
+		}
+		f.reopen()
+	}
+}
+
+func testSuspectGivenBack(_ *testing.T, f *fixture) {
+	ev := f.append(to("a")...)
+	s := queue.Suspicion{Crashes: 2, Alone: 1}
+	f.settle(suspect(f.take("a", 1, wide())[0], time.Now(), s))
+	l := f.take("a", 1, wide())[0]
+	f.settle(queue.Settlement{Lease: l.Lease, Retry: &queue.Retry{At: time.Now()}, Attempts: l.Attempts, Suspicion: l.Suspicion})
+	f.wantStats("a", queue.SinkStats{Pending: 1})
+	short := wide()
+	short.Lease = 20 * time.Millisecond
+	first := f.take("a", 1, short)[0]
+	again := f.take("a", 1, wide())[0]
+	for _, l := range []queue.Leased{first, again} {
+		if l.Event.ID != ev.ID || l.Suspicion != s {
+			f.Fatalf("got %+v", l)
+		}
+	}
+	if err := f.q.Settle(f.Context(), []queue.Settlement{delivered(first)}); !errors.Is(err, queue.ErrStale) {
+		f.Fatalf("%v, want ErrStale", err)
+	}
+	// A suspicion that is lifted as the lease is given back is lifted.
+	f.settle(queue.Settlement{Lease: again.Lease, Retry: &queue.Retry{At: time.Now()}, Attempts: again.Attempts})
+	if l := f.take("a", 1, wide())[0]; l.Suspicion.Suspect() {
+		f.Fatalf("got %+v", l)
+	}
+}
+
+func testDelivered(_ *testing.T, f *fixture) {
+	for range 3 {
+		f.append(to("a", "b")...)
+	}
+	ls := f.take("a", 3, wide())
+	f.settle(delivered(ls[0]), dead(ls[1]), retry(ls[2], time.Now()))
+	f.settle(delivered(f.take("a", 1, wide())[0]))
+	for range 2 {
+		if a, b := f.q.Stats().Sinks["a"].Delivered, f.q.Stats().Sinks["b"].Delivered; a != 2 || b != 0 {
+			f.Fatalf("%d and %d delivered, want 2 and 0", a, b)
+		}
+		f.reopen()
+	}
+}
+
 func (f *fixture) deadLetters(sink string) []queue.DeadLetter {
 	f.Helper()
 	var out []queue.DeadLetter
@@ -513,6 +627,10 @@ func testWrongSettlement(_ *testing.T, f *fixture) {
 		{Lease: l.Lease},
 		{Lease: l.Lease, Delivered: true, Retry: &queue.Retry{}},
 		{Lease: l.Lease, Delivered: true, Attempts: -1},
+		{Lease: l.Lease, Delivered: true, Suspicion: queue.Suspicion{Crashes: 1}},
+		{Lease: l.Lease, Retry: &queue.Retry{}, Suspicion: queue.Suspicion{Crashes: 1, Alone: 2}},
+		{Lease: l.Lease, Retry: &queue.Retry{}, Suspicion: queue.Suspicion{Delivered: 1}},
+		{Lease: l.Lease, Retry: &queue.Retry{}, Suspicion: queue.Suspicion{Crashes: -1}},
 	} {
 		if err := f.q.Settle(f.Context(), []queue.Settlement{st}); err == nil || errors.Is(err, queue.ErrStale) {
 			f.Errorf("settle %+v: %v", st, err)
