@@ -31,6 +31,15 @@ PROTOC_GEN_GO      := $(TOOLS)/protoc-gen-go-$(PROTOC_GEN_GO_VERSION)/protoc-gen
 PROTOC_GEN_GO_GRPC := $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION)/protoc-gen-go-grpc
 PROMTOOL  := $(TOOLS)/prometheus/usr/bin/promtool
 
+# Python with gRPC, and what generates its stubs, as Debian 12 has them: unpacked
+# into .tools/, so that the Python sink is tested with what its users install.
+PYTHON_DEBS := $(addsuffix /bookworm,python3.11-minimal libpython3.11-minimal libpython3.11-stdlib \
+  python3-grpcio python3-protobuf libprotobuf32 libprotoc32 libprotobuf-dev protobuf-compiler protobuf-compiler-grpc \
+  libgrpc29 libabsl20220623 libc-ares2 libre2-9 libsqlite3-0 libexpat1 libffi8 libssl3 openssl)
+PYTHON      := $(TOOLS)/python/python3
+PYTHON_SINK := plugins/scaffold/python/callbackd_sink
+PYTHON_COPY := docs/examples/sink-python/callbackd_sink
+
 .PHONY: help
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,10 +81,20 @@ fmt: $(GOFUMPT) ## format the code
 .PHONY: generate
 generate: $(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## make the generated files anew
 	PATH=$(dir $(PROTOC_GEN_GO)):$(dir $(PROTOC_GEN_GO_GRPC)):$$PATH $(BUF) generate
+	@$(MAKE) --no-print-directory generate-python
+
+.PHONY: generate-python
+generate-python: $(PYTHON)
+	@stage=$$(mktemp -d) && trap 'rm -rf $$stage' EXIT && mkdir $$stage/callbackd_sink && \
+	cp plugins/proto/callbackd/sink/v1/sink.proto $$stage/callbackd_sink/ && \
+	$(TOOLS)/python/run protoc -I$$stage -I$(TOOLS)/python/usr/include \
+	  --plugin=protoc-gen-grpc_python=$(TOOLS)/python/usr/bin/grpc_python_plugin \
+	  --python_out=$(dir $(PYTHON_SINK)) --grpc_python_out=$(dir $(PYTHON_SINK)) callbackd_sink/sink.proto
+	@mkdir -p $(PYTHON_COPY) && rm -rf $(PYTHON_COPY)/*.py && cp $(PYTHON_SINK)/*.py $(PYTHON_COPY)/
 
 .PHONY: generated-is-current
 generated-is-current: generate
-	@git diff --exit-code -- '*.pb.go' || { echo "generated files were out of date: commit what make generate wrote"; exit 1; }
+	@git diff --exit-code -- '*.pb.go' '*_pb2*.py' $(PYTHON_COPY) || { echo "generated files were out of date: commit what make generate wrote"; exit 1; }
 
 .PHONY: tidy-is-current
 tidy-is-current:
@@ -95,12 +114,12 @@ fuzz: ## run every fuzz test for FUZZTIME (default 10s) each
 
 .PHONY: check
 check: generated-is-current tidy-is-current lint build ## what CI runs
-	CALLBACKD_PROMTOOL=$(PROMTOOL) $(MAKE) --no-print-directory $(PROMTOOL) test
+	CALLBACKD_PROMTOOL=$(PROMTOOL) CALLBACKD_PYTHON=$(PYTHON) $(MAKE) --no-print-directory $(PROMTOOL) $(PYTHON) test
 	@$(MAKE) --no-print-directory demo >bin/demo.log 2>&1 || { cat bin/demo.log; exit 1; }
 	@echo "the demo shows what it promises (bin/demo.log)"
 
 .PHONY: tools
-tools: $(BUF) $(GOLANGCI) $(GOFUMPT) $(BENCHSTAT) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROMTOOL) ## install the pinned tools into .tools/
+tools: $(BUF) $(GOLANGCI) $(GOFUMPT) $(BENCHSTAT) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROMTOOL) $(PYTHON) ## install the pinned tools into .tools/
 
 .PHONY: clean
 clean: ## remove what build made
@@ -129,3 +148,12 @@ $(PROTOC_GEN_GO_GRPC):
 $(PROMTOOL):
 	@mkdir -p $(TOOLS)/prometheus
 	cd $(TOOLS)/prometheus && (apt-get download $(PROMETHEUS_DEB) || { apt-get update -qq && apt-get download $(PROMETHEUS_DEB); }) && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+# run PROGRAM and python3 find their libraries and each other in there.
+$(PYTHON):
+	@rm -rf $(@D) && mkdir -p $(@D)
+	cd $(@D) && (apt-get download $(PYTHON_DEBS) || { apt-get update -qq && apt-get download $(PYTHON_DEBS); }) && for d in *.deb; do dpkg -x $$d .; done && rm *.deb
+	@printf '%s\n' '#!/bin/sh' 'root=$$(cd "$${0%/*}" && pwd)' \
+	  'export PATH="$$root/usr/bin:$${PATH:-/usr/bin:/bin}" PYTHONDONTWRITEBYTECODE=1' \
+	  'export LD_LIBRARY_PATH="$$(echo "$$root"/usr/lib/*-linux-gnu)"' 'exec "$$@"' >$(@D)/run
+	@printf '%s\n' '#!/bin/sh' 'exec "$${0%/*}/run" python3.11 "$$@"' >$@.new
+	@chmod +x $(@D)/run $@.new && mv $@.new $@
