@@ -104,17 +104,17 @@ func schemaFromProto(s *sinkpb.Schema, depth int, items *int) (schema.Schema, er
 	for _, attr := range s.GetAttributes() {
 		converted, err := attributeFromProto(attr)
 		if err != nil {
-			return schema.Schema{}, fmt.Errorf("attribute %q: %w", attr.GetName(), err)
+			return schema.Schema{}, fmt.Errorf("attribute %q: %w", shown(attr.GetName()), err)
 		}
 		out.Attributes = append(out.Attributes, converted)
 	}
 	for _, block := range s.GetBlocks() {
 		inner, err := schemaFromProto(block.GetSchema(), depth+1, items)
 		if err != nil {
-			return schema.Schema{}, fmt.Errorf("block %q: %w", block.GetName(), err)
+			return schema.Schema{}, fmt.Errorf("block %q: %w", shown(block.GetName()), err)
 		}
 		if block.GetMinItems() > math.MaxInt32 || block.GetMaxItems() > math.MaxInt32 {
-			return schema.Schema{}, fmt.Errorf("block %q: the number of blocks is out of range", block.GetName())
+			return schema.Schema{}, fmt.Errorf("block %q: the number of blocks is out of range", shown(block.GetName()))
 		}
 		out.Blocks = append(out.Blocks, schema.Block{
 			Name:     block.GetName(),
@@ -127,6 +127,9 @@ func schemaFromProto(s *sinkpb.Schema, depth int, items *int) (schema.Schema, er
 	}
 	return out, nil
 }
+
+// shown is a name in a message, before it was checked.
+func shown(name string) string { return name[:min(len(name), 100)] }
 
 func attributeFromProto(attr *sinkpb.Attribute) (schema.Attribute, error) {
 	typ, err := typeFromProto(attr.GetType(), 0)

@@ -122,7 +122,7 @@ func (e *example) value(a *schema.Attribute) string {
 		return text
 	}
 	if len(a.OneOf) > 0 {
-		return quote(a.OneOf[0])
+		return quote(cut(a.OneOf[0], maxValue))
 	}
 	return e.placeholder(a, a.Type)
 }
