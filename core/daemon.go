@@ -29,8 +29,10 @@ type Build struct{ Version, Revision, GoVersion string }
 
 // Daemon is a configured daemon; Run makes it work.
 type Daemon struct {
-	cfg    *config.Config
-	logger *slog.Logger
+	cfg     *config.Config
+	build   Build
+	started time.Time
+	logger  *slog.Logger
 
 	queue  *queue.Embedded
 	sinks  []*sinkRunner
@@ -44,7 +46,7 @@ type Daemon struct {
 // New takes the addresses, opens the queue, and wires everything. Nothing runs
 // yet.
 func New(ctx context.Context, cfg *config.Config, build Build, logger *slog.Logger) (_ *Daemon, err error) {
-	d := &Daemon{cfg: cfg, logger: logger}
+	d := &Daemon{cfg: cfg, build: build, started: time.Now(), logger: logger}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -56,7 +58,7 @@ func New(ctx context.Context, cfg *config.Config, build Build, logger *slog.Logg
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	registerInfo(registry, build, time.Now())
+	registerInfo(registry, build, d.started)
 
 	// The addresses come first: a daemon that was started twice by mistake ends
 	// before it touches the queue.
@@ -103,7 +105,7 @@ func New(ctx context.Context, cfg *config.Config, build Build, logger *slog.Logg
 	}
 	d.admin, err = admin.New(admin.Settings{
 		Address: cfg.Admin.Address, WebConfigFile: cfg.Admin.WebConfigFile,
-		NotReady: d.notReady, Registry: registry, Logger: logger,
+		NotReady: d.notReady, Status: d.status, Registry: registry, Logger: logger,
 	})
 	return d, err
 }

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/callbackd/callbackd/core/admin"
 	"github.com/callbackd/callbackd/core/config"
 	"github.com/callbackd/callbackd/core/deliver"
 	"github.com/callbackd/callbackd/core/event"
@@ -77,6 +76,8 @@ func newSinkRunner(cfg *config.Config, s *config.Sink, pipelines map[string]*pip
 func hostOptions(cfg *config.Config, s *config.Sink, version string, mask *mask, logger *slog.Logger) host.Options {
 	return host.Options{
 		Name: s.Name, Command: s.Plugin.Command, SHA256: s.Plugin.SHA256, Env: s.Plugin.Env,
+		PlainTransport: s.Plugin.NoTLS, User: s.Plugin.User, Group: s.Plugin.Group, NoNewPrivs: s.Plugin.NoNewPrivs,
+		MaxMemory: s.Plugin.MaxMemory, MaxOpenFiles: s.Plugin.MaxOpenFiles,
 		DaemonVersion: version, Logger: logger, Mask: mask.text,
 		// Its worker has had the whole grace for what was in flight.
 		CloseGrace: min(mostCloseGrace, cfg.ShutdownGrace),
@@ -279,15 +280,6 @@ func (d *Daemon) notReady() []string {
 	case <-d.queue.Failed():
 		out = append(out, "the queue has failed")
 	default:
-	}
-	return out
-}
-
-func (d *Daemon) sinkStates() []admin.SinkState {
-	out := make([]admin.SinkState, 0, len(d.sinks))
-	for _, s := range d.sinks {
-		state := s.host.State()
-		out = append(out, admin.SinkState{Name: s.sink.Name, Up: state.Up, Restarts: state.Restarts})
 	}
 	return out
 }

@@ -161,6 +161,30 @@ var (
 	suffixPattern = regexp.MustCompile(`_(bucket|count|sum)$`)
 )
 
+// pluginMetrics are the full names of the metrics that the sinks keep.
+func pluginMetrics(t *testing.T) (out []string) {
+	t.Helper()
+	for name, file := range goFiles(t, parser.SkipObjectResolution) {
+		folder, sinks := strings.CutPrefix(path.Dir(name), "sinks/")
+		ast.Inspect(file, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok || !sinks || len(call.Args) < 2 {
+				return true
+			}
+			if made, ok := call.Fun.(*ast.SelectorExpr); ok && slices.Contains([]string{"NewCounter", "NewGauge", "NewHistogram"}, made.Sel.Name) {
+				if metric, ok := literal(call.Args[0]); ok {
+					out = append(out, "callbackd_plugin_"+folder+"_"+metric)
+				}
+			}
+			return true
+		})
+	}
+	if len(out) == 0 {
+		t.Error("no metrics were found in the sinks")
+	}
+	return out
+}
+
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	inCode := make(map[string]bool)
@@ -170,6 +194,9 @@ func TestMetrics(t *testing.T) {
 				inCode[text] = true
 			}
 		})
+	}
+	for _, metric := range pluginMetrics(t) {
+		inCode[metric] = true
 	}
 	if len(inCode) < 20 {
 		t.Fatalf("only %d metrics were found in the code", len(inCode))

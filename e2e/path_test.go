@@ -225,6 +225,11 @@ pipeline "all" {
 		t.Errorf("the dead letter is kept, but callbackd_queue_bytes = %v", got)
 	}
 
+	// What the plugin counts itself is shown with the daemon's, a few seconds later.
+	d.eventuallyMetric(`callbackd_plugin_webhook_responses_total{class="2xx",`+relay+`}`, 1)
+	if got := d.metric(`callbackd_plugin_webhook_responses_total{class="5xx",` + relay + `}`); got < 2 {
+		t.Errorf("%v answers of the class 5xx, want 2 at least", got)
+	}
 	promtool := os.Getenv("CALLBACKD_PROMTOOL")
 	if promtool == "" {
 		t.Skip("promtool is not there: make check installs it and sets CALLBACKD_PROMTOOL")

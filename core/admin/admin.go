@@ -1,4 +1,5 @@
-// Package admin serves what people and Prometheus look at: metrics and health.
+// Package admin serves what people and Prometheus look at: metrics, health, and
+// what each sink is doing.
 //
 // It promises to answer while everything else is down, and to take no orders
 // from a web page of somebody else's (DNS rebinding, cross-site requests). It
@@ -47,6 +48,8 @@ type Settings struct {
 	WebConfigFile string
 	// NotReady lists what is not ready yet, a sentence each; empty: ready.
 	NotReady func() []string
+	// Status tells what the daemon is doing.
+	Status func() Status
 	// Registry is what /metrics shows.
 	Registry *prometheus.Registry
 	Logger   *slog.Logger
@@ -65,6 +68,7 @@ func New(s Settings) (*Server, error) {
 			{Address: "/metrics", Text: "Metrics"},
 			{Address: "/-/healthy", Text: "Health", Description: "the process answers"},
 			{Address: "/-/ready", Text: "Readiness", Description: "the queue is open and every sink has been configured"},
+			{Address: "/api/v1/status", Text: "Status", Description: "what each sink is doing, as JSON"},
 		},
 	})
 	if err != nil {
@@ -88,6 +92,7 @@ func New(s Settings) (*Server, error) {
 		}
 		fmt.Fprintln(w, "callbackd is ready.")
 	})
+	mux.HandleFunc("GET /api/v1/status", serveStatus(s.Status))
 	mux.Handle("GET /{$}", landing)
 	return &Server{
 		webConfigFile: s.WebConfigFile,

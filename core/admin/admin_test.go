@@ -15,6 +15,7 @@ import (
 
 	"github.com/callbackd/callbackd/core/admin"
 	"github.com/callbackd/callbackd/core/queue"
+	"github.com/callbackd/callbackd/plugins/host"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -33,7 +34,7 @@ func serve(t *testing.T, address string, notReady func() []string) string {
 func serveWith(t *testing.T, address, webConfigFile string, notReady func() []string) string {
 	t.Helper()
 	server, err := admin.New(admin.Settings{
-		Address: address, WebConfigFile: webConfigFile, NotReady: notReady, Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
+		Address: address, WebConfigFile: webConfigFile, NotReady: notReady, Status: func() admin.Status { return admin.Status{Version: "1.2.3"} }, Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -158,6 +159,14 @@ func TestForeignPagesAreRefused(t *testing.T) {
 	}
 }
 
+func pluginMetrics() []host.Metric {
+	return []host.Metric{
+		{Name: "written_bytes_total", Help: "Bytes written.", Kind: host.MetricCounter, Series: []host.MetricSeries{{Value: 41}}},
+		{Name: "open", Help: "Open files.", Kind: host.MetricGauge, Labels: []string{"kind"}, Series: []host.MetricSeries{{LabelValues: []string{"a"}, Value: 1}}},
+		{Name: "took_seconds", Help: "How long it took.", Kind: host.MetricHistogram, Series: []host.MetricSeries{{Count: 3, Sum: 1.5, Buckets: map[float64]uint64{0.1: 1}}}},
+	}
+}
+
 func TestCollectors(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(
@@ -167,8 +176,16 @@ func TestCollectors(t *testing.T) {
 				"idle":  {},
 			}}
 		}),
-		admin.NewSinkCollector(func() []admin.SinkState {
-			return []admin.SinkState{{Name: "audit", Up: true, Restarts: 2}, {Name: "idle"}}
+		admin.NewSinkCollector(func() []admin.SinkStatus {
+			return []admin.SinkStatus{
+				{Name: "audit", Up: true, State: "ready", Pinned: true, Restarts: 2, Plugin: "File-sink", Metrics: pluginMetrics()},
+				{Name: "idle", State: "backing_off"},
+				// A program of another version: what does not agree is left out.
+				{Name: "other", State: "ready", Plugin: "File-sink", Metrics: []host.Metric{
+					{Name: "written_bytes_total", Help: "Other words.", Kind: host.MetricCounter, Series: []host.MetricSeries{{Value: 1}}},
+					{Name: "open", Help: "Now a gauge with a label.", Kind: host.MetricGauge, Labels: []string{"x"}, Series: []host.MetricSeries{{LabelValues: []string{"1"}, Value: 1}}},
+				}},
+			}
 		}),
 	)
 	want := `
@@ -184,12 +201,33 @@ callbackd_queue_deliveries{sink="idle",state="delayed"} 0
 # TYPE callbackd_sink_up gauge
 callbackd_sink_up{sink="audit"} 1
 callbackd_sink_up{sink="idle"} 0
+callbackd_sink_up{sink="other"} 0
+# HELP callbackd_sink_pinned Whether the running program was verified against its pin.
+# TYPE callbackd_sink_pinned gauge
+callbackd_sink_pinned{sink="audit"} 1
+callbackd_sink_pinned{sink="idle"} 0
+callbackd_sink_pinned{sink="other"} 0
+# HELP callbackd_plugin_file_sink_written_bytes_total Bytes written.
+# TYPE callbackd_plugin_file_sink_written_bytes_total counter
+callbackd_plugin_file_sink_written_bytes_total{sink="audit"} 41
+callbackd_plugin_file_sink_written_bytes_total{sink="other"} 1
+# HELP callbackd_plugin_file_sink_open Open files.
+# TYPE callbackd_plugin_file_sink_open gauge
+callbackd_plugin_file_sink_open{kind="a",sink="audit"} 1
+# HELP callbackd_plugin_file_sink_took_seconds How long it took.
+# TYPE callbackd_plugin_file_sink_took_seconds histogram
+callbackd_plugin_file_sink_took_seconds_bucket{sink="audit",le="0.1"} 1
+callbackd_plugin_file_sink_took_seconds_bucket{sink="audit",le="+Inf"} 3
+callbackd_plugin_file_sink_took_seconds_sum{sink="audit"} 1.5
+callbackd_plugin_file_sink_took_seconds_count{sink="audit"} 3
 # HELP callbackd_sink_restarts_total Restarts of the sink's process.
 # TYPE callbackd_sink_restarts_total counter
 callbackd_sink_restarts_total{sink="audit"} 2
 callbackd_sink_restarts_total{sink="idle"} 0
+callbackd_sink_restarts_total{sink="other"} 0
 `
-	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "callbackd_queue_deliveries", "callbackd_sink_up", "callbackd_sink_restarts_total"); err != nil {
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "callbackd_queue_deliveries", "callbackd_sink_up", "callbackd_sink_pinned", "callbackd_sink_restarts_total",
+		"callbackd_plugin_file_sink_written_bytes_total", "callbackd_plugin_file_sink_open", "callbackd_plugin_file_sink_took_seconds"); err != nil {
 		t.Error(err)
 	}
 	families, err := reg.Gather()
@@ -197,6 +235,15 @@ callbackd_sink_restarts_total{sink="idle"} 0
 		t.Fatal(err)
 	}
 	for _, f := range families {
+		if f.GetName() == "callbackd_sink_state" {
+			on := 0.0
+			for _, m := range f.GetMetric() {
+				on += m.GetGauge().GetValue()
+			}
+			if len(f.GetMetric()) != 3*len(host.Phases()) || on != 3 {
+				t.Errorf("states: %v", f)
+			}
+		}
 		if f.GetName() == "callbackd_queue_oldest_pending_seconds" && (f.Metric[0].GetGauge().GetValue() < 60 || f.Metric[1].GetGauge().GetValue() != 0) {
 			t.Errorf("oldest pending: %v", f)
 		}

@@ -1,9 +1,12 @@
 package admin
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/callbackd/callbackd/core/queue"
+	"github.com/callbackd/callbackd/plugins/host"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -57,42 +60,94 @@ func (c *QueueCollector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// SinkState is what a SinkCollector shows of a sink.
-type SinkState struct {
-	Name     string
-	Up       bool
-	Restarts uint64
-}
-
-// SinkCollector shows the state of the sinks' processes, read at each scrape.
+// SinkCollector shows the state of the sinks' processes, and the figures that the
+// plugins keep themselves, read at each scrape.
 type SinkCollector struct {
-	states       func() []SinkState
-	up, restarts *prometheus.Desc
+	sinks func() []SinkStatus
+
+	up, state, pinned, restarts *prometheus.Desc
 }
 
-// NewSinkCollector returns a collector of states.
-func NewSinkCollector(states func() []SinkState) *SinkCollector {
+// NewSinkCollector returns a collector of the sinks' states.
+func NewSinkCollector(sinks func() []SinkStatus) *SinkCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
 	return &SinkCollector{
-		states:   states,
-		up:       prometheus.NewDesc("callbackd_sink_up", "Whether the sink's process runs and is configured.", []string{"sink"}, nil),
-		restarts: prometheus.NewDesc("callbackd_sink_restarts_total", "Restarts of the sink's process.", []string{"sink"}, nil),
+		sinks:    sinks,
+		up:       desc("callbackd_sink_up", "Whether the sink's process runs and is configured.", "sink"),
+		state:    desc("callbackd_sink_state", "What the sink's process is doing: 1 for the present state, 0 for the others.", "sink", "state"),
+		pinned:   desc("callbackd_sink_pinned", "Whether the running program was verified against its pin.", "sink"),
+		restarts: desc("callbackd_sink_restarts_total", "Restarts of the sink's process.", "sink"),
 	}
 }
 
-// Describe implements prometheus.Collector.
-func (c *SinkCollector) Describe(out chan<- *prometheus.Desc) {
-	out <- c.up
-	out <- c.restarts
-}
+// Describe implements prometheus.Collector. It describes nothing: which figures
+// plugins keep is not known beforehand.
+func (*SinkCollector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (c *SinkCollector) Collect(out chan<- prometheus.Metric) {
-	for _, s := range c.states() {
-		up := 0.0
-		if s.Up {
-			up = 1
+	gauge := func(d *prometheus.Desc, on bool, labels ...string) {
+		value := 0.0
+		if on {
+			value = 1
 		}
-		out <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, up, s.Name)
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	figures := make(figures)
+	for _, s := range c.sinks() {
+		gauge(c.up, s.Up, s.Name)
+		for _, phase := range host.Phases() {
+			gauge(c.state, s.State == string(phase), s.Name, string(phase))
+		}
+		gauge(c.pinned, s.Pinned, s.Name)
 		out <- prometheus.MustNewConstMetric(c.restarts, prometheus.CounterValue, float64(s.Restarts), s.Name)
+		for _, m := range s.Metrics {
+			figures.collect(out, s.Name, s.Plugin, m)
+		}
+	}
+}
+
+// figures are the metrics of plugins that were collected, by their full names.
+// Sinks of one type may run programs of different versions: a metric that does
+// not agree with the first of its name is left out, or the scrape as a whole
+// would fail.
+type figures map[string]figure
+
+type figure struct {
+	desc   *prometheus.Desc
+	kind   host.MetricKind
+	labels []string
+}
+
+func (f figures) collect(out chan<- prometheus.Metric, sink, plugin string, m host.Metric) {
+	name := "callbackd_plugin_" + strings.ToLower(strings.ReplaceAll(plugin, "-", "_")) + "_" + m.Name
+	known, ok := f[name]
+	if !ok {
+		known = figure{
+			desc: prometheus.NewDesc(name, m.Help, append([]string{"sink"}, m.Labels...), nil),
+			kind: m.Kind, labels: m.Labels,
+		}
+		f[name] = known
+	}
+	if known.kind != m.Kind || !slices.Equal(known.labels, m.Labels) {
+		return
+	}
+	for _, s := range m.Series {
+		labels := append([]string{sink}, s.LabelValues...)
+		var metric prometheus.Metric
+		var err error
+		switch m.Kind {
+		case host.MetricHistogram:
+			metric, err = prometheus.NewConstHistogram(known.desc, s.Count, s.Sum, s.Buckets, labels...)
+		case host.MetricCounter:
+			metric, err = prometheus.NewConstMetric(known.desc, prometheus.CounterValue, s.Value, labels...)
+		default:
+			metric, err = prometheus.NewConstMetric(known.desc, prometheus.GaugeValue, s.Value, labels...)
+		}
+		if err == nil { // it is checked; what is wrong with one must not cost the scrape
+			out <- metric
+		}
 	}
 }

@@ -37,6 +37,7 @@ type Config struct {
 
 	files     *sources
 	functions expr.Functions
+	plugins   map[string]*pluginBlock // by sink type
 }
 
 // Secrets returns every value that must not be shown: what came from env and
@@ -175,6 +176,18 @@ type Plugin struct {
 	SHA256 string
 	// Env is added to the environment: "NAME=value".
 	Env []string
+	// NoTLS: daemon and plugin talk without TLS, over a socket in a private
+	// folder.
+	NoTLS bool
+	// User and Group are whom the program runs as, a name or a number each.
+	// Empty: as the daemon, and as the user's own group.
+	User, Group string
+	// NoNewPrivs: the program cannot gain privileges by what it executes.
+	NoNewPrivs bool
+	// MaxMemory is 64 MiB to 1 TiB of private memory.
+	MaxMemory int64
+	// MaxOpenFiles is 64 to 1,048,576.
+	MaxOpenFiles int
 }
 
 // Batch bounds a batch. Zero values: as the plugin says.

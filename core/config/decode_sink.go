@@ -43,8 +43,10 @@ func retrySpec() *spec {
 func pluginSpec() *spec {
 	return &spec{
 		name: "plugin", labels: []string{"TYPE"},
-		secrets:    true,
-		attributes: []string{"command", "sha256", "env"},
+		secrets: true,
+		attributes: []string{
+			"command", "sha256", "env", "tls", "user", "group", "no_new_privs", "max_memory", "max_open_files",
+		},
 	}
 }
 
@@ -54,6 +56,11 @@ const (
 	maxTimeout   = time.Hour
 	maxBackoff   = 24 * time.Hour
 	maxRetryAge  = 365 * 24 * time.Hour
+
+	// What a plugin may use where the configuration says nothing: more than any
+	// sink needs, less than what brings a machine down.
+	defaultPluginMemory    = 2 << 30
+	defaultPluginOpenFiles = 65_536
 )
 
 func (d *decoder) decodeSink(b *hclsyntax.Block, plugins map[string]*pluginBlock, pluginDir string) Sink {
@@ -62,6 +69,7 @@ func (d *decoder) decodeSink(b *hclsyntax.Block, plugins map[string]*pluginBlock
 		Type: b.Labels[0], Name: b.Labels[1],
 		Timeout: 30 * time.Second,
 		Retry:   Retry{MinBackoff: time.Second, MaxBackoff: 10 * time.Minute, MaxAge: 72 * time.Hour},
+		Plugin:  defaultPlugin(),
 		block:   b,
 	}
 	s.duration("timeout", &out.Timeout, 100*time.Millisecond, maxTimeout)
@@ -214,14 +222,41 @@ func (d *decoder) decodePlugins(blocks hclsyntax.Blocks) map[string]*pluginBlock
 			continue
 		}
 		s := d.section(pluginSpec(), b.Body, blockName(b), b.DefRange())
-		p := &pluginBlock{rng: b.LabelRanges[0]}
+		p := &pluginBlock{rng: b.LabelRanges[0], plugin: defaultPlugin()}
 		p.plugin.Command = s.command("command")
 		p.own = s.has("command")
 		s.sha256("sha256", &p.plugin.SHA256)
 		p.plugin.Env = s.environment("env")
+		tls := true
+		s.boolean("tls", &tls)
+		p.plugin.NoTLS = !tls
+		s.account("user", &p.plugin.User)
+		s.account("group", &p.plugin.Group)
+		s.boolean("no_new_privs", &p.plugin.NoNewPrivs)
+		s.size("max_memory", &p.plugin.MaxMemory, 64<<20, 1<<40)
+		s.integer("max_open_files", &p.plugin.MaxOpenFiles, 64, 1<<20)
 		out[b.Labels[0]] = p
 	}
 	return out
+}
+
+func defaultPlugin() Plugin {
+	return Plugin{MaxMemory: defaultPluginMemory, MaxOpenFiles: defaultPluginOpenFiles}
+}
+
+var accountPattern = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]{0,62}\$?)$`)
+
+// account is the name or the number of a user or a group.
+func (s *section) account(name string, dst *string) {
+	text := ""
+	if !s.notEmpty(name, &text) {
+		return
+	}
+	if !accountPattern.MatchString(text) {
+		s.wrong(name, s.attribute(name).Expr.Range(), "It is the name or the number of an account of this machine.")
+		return
+	}
+	*dst = text
 }
 
 // command is a program, or a list of a program and its arguments.

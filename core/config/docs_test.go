@@ -82,6 +82,7 @@ func TestReferenceRanges(t *testing.T) {
 		{rateSpec(), "source \"http\" \"a\" {\nrate_limit {\n%s\n}\n}"},
 		{sinkSpec(), "sink \"a\" \"b\" {\n%s\n}"},
 		{batchSpec(), "sink \"a\" \"b\" {\nbatch {\n%s\n}\n}"},
+		{pluginSpec(), "plugin \"a\" {\n%s\n}"},
 		{retrySpec(), "sink \"a\" \"b\" {\nretry {\n%s\n}\n}"},
 	}
 	for _, row := range rows {

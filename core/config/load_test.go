@@ -132,6 +132,7 @@ func TestLoadEverything(t *testing.T) {
 		Command: []string{in("plugins/run"), "--fast"},
 		SHA256:  "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
 		Env:     []string{"MODE=x", "TOKEN=the-s3cret"},
+		NoTLS:   true, User: "nobody", Group: "100", NoNewPrivs: true, MaxMemory: 512 << 20, MaxOpenFiles: 1024,
 	}
 	if !reflect.DeepEqual(own.Plugin, wantPlugin) || own.Timeout != 5*time.Second || own.MaxInFlight != 3 ||
 		own.Batch != (config.Batch{MaxEvents: 10, MaxBytes: 1 << 20, Linger: 20 * time.Millisecond}) ||

@@ -263,6 +263,19 @@ func (s *section) size(name string, dst *int64, least, most int64) {
 	}
 }
 
+func (s *section) boolean(name string, dst *bool) {
+	v, e, ok := s.constant(name)
+	if !ok {
+		return
+	}
+	v, _ = v.Unmark()
+	if v.IsNull() || v.Type() != cty.Bool {
+		s.wrong(name, e.Range(), fmt.Sprintf("It is true or false, but this is %s.", typeName(v)))
+		return
+	}
+	*dst = v.True()
+}
+
 // number returns a number as it is written; text from env counts if it is one.
 func (s *section) number(name string) (*big.Float, hcl.Range, bool) {
 	v, e, ok := s.constant(name)

@@ -41,6 +41,8 @@ type child struct {
 	args      []string // beginning with the program as it is configured
 	env       []string // set before Start
 	plainText bool     // no TLS was asked for
+	opts      *Options
+	runAs     *account
 	cmd       *exec.Cmd
 
 	stdoutLog, stderrLog *lineStream
@@ -67,9 +69,10 @@ type firstLine struct {
 var _ runner.Runner = (*child)(nil)
 
 // newChild makes a run of the program at path, which is not started yet.
-func newChild(opts *Options, path string, log *pluginLog) *child {
+func newChild(opts *Options, path string, runAs *account, log *pluginLog) *child {
 	return &child{
 		program: opts.program(), path: path, args: opts.Command, plainText: opts.PlainTransport,
+		opts: opts, runAs: runAs,
 		stdoutLog: newLineStream(log, "stdout"),
 		stderrLog: newLineStream(log, "stderr"),
 		observer:  opts.observer,
@@ -91,10 +94,17 @@ func (c *child) Start(context.Context) error {
 // signal is about the thread that forked, not about the process.
 func (c *child) live(started chan<- error) {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer close(c.exited)
-
-	pipes, err := c.start()
+	var pipes *pipes
+	var err error
+	if c.opts.NoNewPrivs {
+		err = renouncePrivileges() // the thread ends with this goroutine, which keeps it
+	} else {
+		defer runtime.UnlockOSThread()
+	}
+	if err == nil {
+		pipes, err = c.start()
+	}
 	started <- err
 	if err != nil {
 		return
@@ -139,10 +149,17 @@ func (c *child) exec(p *pipes) error {
 			Stdin:  nil,                                  // /dev/null
 			Stdout: p.stdoutW, Stderr: p.stderrW,
 			ExtraFiles:  []*os.File{p.parentR},
-			SysProcAttr: processAttributes(),
+			SysProcAttr: processAttributes(c.runAs),
 		}
 		err := c.cmd.Start()
-		if err == nil || !errors.Is(err, syscall.ETXTBSY) || try == 10 {
+		if err == nil {
+			if err = confine(c.cmd.Process.Pid, c.opts); err != nil {
+				_ = signalGroup(c.cmd, syscall.SIGKILL)
+				_ = c.cmd.Wait()
+			}
+			return err
+		}
+		if !errors.Is(err, syscall.ETXTBSY) || try == 10 {
 			return err
 		}
 		time.Sleep(10 * time.Millisecond)

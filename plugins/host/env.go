@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 )
@@ -41,6 +42,15 @@ func pluginEnv(lookup func(string) (string, bool), extra, protocol []string) []s
 		}
 	}
 	return out
+}
+
+// memoryEnv tells a program in Go to collect its garbage in time where its memory
+// is limited.
+func memoryEnv(opts *Options) []string {
+	if opts.MaxMemory == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("GOMEMLIMIT=%d", opts.MaxMemory/4*3)}
 }
 
 // logLevel is the lowest level that the logger takes: a plugin need not write

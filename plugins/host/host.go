@@ -100,6 +100,11 @@ const (
 	PhaseStopped Phase = "stopped"
 )
 
+// Phases lists all phases.
+func Phases() []Phase {
+	return []Phase{PhaseStarting, PhaseUnconfigured, PhaseReady, PhaseBackingOff, PhaseStopping, PhaseStopped}
+}
+
 // State is what a Sink is doing, for people and metrics.
 type State struct {
 	Phase Phase
@@ -113,6 +118,11 @@ type State struct {
 	PID int
 	// Pinned: the running program was verified against its pin.
 	Pinned bool
+	// Plain: daemon and plugin talk without TLS.
+	Plain bool
+	// Plugin and Version are what the plugin calls itself; empty until it ran
+	// for the first time.
+	Plugin, Version string
 	// Unwell is why the sink cannot work at present, in the plugin's words: its
 	// last answer to Check. Empty: it can.
 	Unwell string
@@ -139,7 +149,8 @@ type Sink struct {
 	configuring chan struct{}
 	// oddResults limits what is logged about results that make no sense.
 	oddResults rate.Sometimes
-	slabs      sync.Pool // of *slab
+	oddMetrics rate.Sometimes // likewise
+	slabs      sync.Pool      // of *slab
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced with each change of what is below
@@ -149,6 +160,7 @@ type Sink struct {
 	first    *Description   // of the first process
 	latest   *Description   // of the current or last process
 	accepted *sinkpb.Object // the settings
+	metrics  []Metric       // of the current process
 }
 
 // New returns a Sink. Nothing happens before Run.
@@ -159,9 +171,10 @@ func New(opts Options) *Sink {
 		opts: opts, texts: t, log: newPluginLog(opts.Logger, t),
 		configuring: make(chan struct{}, 1),
 		oddResults:  rate.Sometimes{Interval: 10 * time.Second},
+		oddMetrics:  rate.Sometimes{Interval: 10 * time.Minute},
 		slabs:       sync.Pool{New: func() any { return new(slab) }},
 		changed:     make(chan struct{}),
-		state:       State{Phase: PhaseStopped, Since: time.Now()},
+		state:       State{Phase: PhaseStopped, Plain: opts.PlainTransport, Since: time.Now()},
 	}
 }
 
@@ -334,6 +347,7 @@ func (s *Sink) learn(d *Description) error {
 			s.first = d
 		}
 		s.latest = d
+		s.state.Plugin, s.state.Version = d.Name, d.Version
 	})
 	return nil
 }

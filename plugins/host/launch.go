@@ -92,12 +92,19 @@ func (p *process) start(ctx context.Context) error {
 		return err
 	}
 	p.dir = dir
+	runAs, err := runsAs(p.opts)
+	if err == nil {
+		err = runAs.own(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("plugin %s does not start: %w", p.opts.program(), err)
+	}
 	path, closeProgram, err := p.program()
 	if err != nil {
 		return fmt.Errorf("plugin %s does not start: %w", p.opts.program(), err)
 	}
 	defer closeProgram()
-	p.child = newChild(p.opts, path, p.log)
+	p.child = newChild(p.opts, path, runAs, p.log)
 
 	guard := &connGuard{}
 	p.client = plugin.NewClient(p.clientConfig(guard))
@@ -129,6 +136,10 @@ func (p *process) start(ctx context.Context) error {
 func (p *process) program() (path string, started func(), err error) {
 	path = p.opts.Command[0]
 	if p.opts.SHA256 == "" {
+		var why *untrustedError
+		if err := trusted(p.opts.Command); errors.As(err, &why) {
+			return "", nil, why
+		}
 		return path, func() {}, nil
 	}
 	pin, err := pinProgram(path, p.opts.SHA256, p.dir)
@@ -145,8 +156,11 @@ func (p *process) clientConfig(guard *connGuard) *plugin.ClientConfig {
 			ProtocolVersion: wire.ProtocolVersion, MagicCookieKey: wire.CookieKey, MagicCookieValue: wire.CookieValue,
 		},
 		Plugins: plugin.PluginSet{wire.PluginName: sinkClient{}},
-		RunnerFunc: func(_ hclog.Logger, spec *exec.Cmd, _ string) (runner.Runner, error) {
-			p.child.env = pluginEnv(os.LookupEnv, p.opts.Env, append(spec.Env, wire.LogLevelEnv+"="+logLevel(p.opts.Logger)))
+		RunnerFunc: func(_ hclog.Logger, spec *exec.Cmd, socketDir string) (runner.Runner, error) {
+			if err := p.child.runAs.own(socketDir); err != nil {
+				return nil, err
+			}
+			p.child.env = pluginEnv(os.LookupEnv, append(memoryEnv(p.opts), p.opts.Env...), append(spec.Env, wire.LogLevelEnv+"="+logLevel(p.opts.Logger)))
 			return p.child, nil
 		},
 		SkipHostEnv:      true,

@@ -40,6 +40,19 @@ type Options struct {
 	// plugins in languages that lack it. The socket is private to the user all
 	// the same.
 	PlainTransport bool
+	// User and Group are whom the plugin runs as, a name or a number each. The
+	// daemon has to run as root. Empty: as the daemon; a User without a Group
+	// runs as the user's own one. Unix.
+	User, Group string
+	// NoNewPrivs keeps the plugin from gaining privileges by what it executes.
+	// Linux.
+	NoNewPrivs bool
+	// MaxMemory is how many bytes of private memory the plugin may have
+	// (RLIMIT_DATA). 0: not limited. Linux.
+	MaxMemory int64
+	// MaxOpenFiles is how many files, sockets included, the plugin may have open.
+	// 0: not limited. Linux.
+	MaxOpenFiles int
 
 	// StartTimeout is how long a plugin may take from its start to its
 	// handshake, and from there to its first answer. Default 10 s.
@@ -55,6 +68,8 @@ type Options struct {
 	// CheckMisses is how many Check calls in a row must go unanswered for the
 	// plugin to be restarted. Default 3.
 	CheckMisses int
+	// MetricsInterval is the time between two Metrics calls. Default 5 s.
+	MetricsInterval time.Duration
 	// CloseGrace bounds the Close call, in which a plugin finishes what is in
 	// flight. Default 10 s. Stopping takes up to 5 s more.
 	CloseGrace time.Duration
@@ -77,6 +92,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.CheckInterval, 10*time.Second)
 	setDefault(&o.CheckTimeout, 5*time.Second)
 	setDefault(&o.CheckMisses, 3)
+	setDefault(&o.MetricsInterval, 5*time.Second)
 	setDefault(&o.CloseGrace, 10*time.Second)
 	setDefault(&o.DeliverAllowance, time.Second)
 	setDefault(&o.MinBackoff, 100*time.Millisecond)
@@ -126,7 +142,10 @@ func (o Options) check() error {
 			return fmt.Errorf("the plugin's environment entry %q is not NAME=value", name)
 		}
 	}
-	return nil
+	if o.MaxMemory < 0 || o.MaxOpenFiles < 0 {
+		return errors.New("a limit of the plugin is negative")
+	}
+	return o.checkSupported()
 }
 
 // program is what the plugin is called in messages.

@@ -10,10 +10,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// checkSupported tells which options this system lacks.
+func (o Options) checkSupported() error {
+	switch {
+	case o.NoNewPrivs:
+		return errors.New("no_new_privs is there on Linux only")
+	}
+	return nil
+}
+
+func renouncePrivileges() error { return nil }
+
+// confine does nothing: limits are set on Linux only.
+func confine(int, *Options) error { return nil }
+
 // processAttributes: a group of its own, so that grandchildren can be stopped
 // with the plugin and a Ctrl-C in the daemon's terminal does not reach it. When
 // the daemon dies, the end of the inherited pipe tells the plugin.
-func processAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+func processAttributes(runAs *account) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Credential: runAs.credential()}
+}
 
 // awaitExit waits for the end of the process without reaping it; where the
 // system refuses to tell, it reaps it.

@@ -2,17 +2,58 @@ package host
 
 import (
 	"errors"
+	"fmt"
 	"os/exec"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
+// checkSupported tells which options this system lacks.
+func (Options) checkSupported() error { return nil }
+
 // processAttributes: a group of its own, so that grandchildren can be stopped
 // with the plugin and a Ctrl-C in the daemon's terminal does not reach it; and
 // killed by the kernel when the daemon dies.
-func processAttributes() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+func processAttributes(runAs *account) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: runAs.credential()}
+}
+
+// renouncePrivileges keeps all that this thread starts from gaining privileges.
+// It cannot be taken back: the thread must not be used for anything else.
+func renouncePrivileges() error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("setting no_new_privs: %w", err)
+	}
+	return nil
+}
+
+// confine sets the limits of a process that has just been started. Until then it
+// has those of the daemon, which is not long enough to do harm.
+func confine(pid int, opts *Options) error {
+	limits := []struct {
+		name     string
+		resource int
+		value    uint64
+	}{
+		{"max_memory", unix.RLIMIT_DATA, uint64(opts.MaxMemory)},
+		{"max_open_files", unix.RLIMIT_NOFILE, uint64(opts.MaxOpenFiles)},
+	}
+	for _, l := range limits {
+		if l.value == 0 {
+			continue
+		}
+		var now unix.Rlimit
+		err := unix.Prlimit(pid, l.resource, nil, &now)
+		if err == nil {
+			value := min(l.value, now.Max) // to raise it takes privileges
+			err = unix.Prlimit(pid, l.resource, &unix.Rlimit{Cur: value, Max: value}, nil)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) { // it has ended already
+			return fmt.Errorf("setting %s: %w", l.name, err)
+		}
+	}
+	return nil
 }
 
 // awaitExit waits for the end of the process without reaping it.

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"errors"
 	"os/exec"
 	"syscall"
 )
@@ -10,7 +11,23 @@ import (
 // Here plugins run, but without process groups: their grandchildren are their
 // own matter.
 
-func processAttributes() *syscall.SysProcAttr { return nil }
+// checkSupported tells which options this system lacks.
+func (o Options) checkSupported() error {
+	switch {
+	case o.NoNewPrivs:
+		return errors.New("no_new_privs is there on Linux only")
+	case o.User != "" || o.Group != "":
+		return errors.New("on this system a plugin cannot run as another user")
+	}
+	return nil
+}
+
+func renouncePrivileges() error { return nil }
+
+// confine does nothing: limits are set on Linux only.
+func confine(int, *Options) error { return nil }
+
+func processAttributes(*account) *syscall.SysProcAttr { return nil }
 
 func awaitExit(cmd *exec.Cmd) { _ = cmd.Wait() }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/callbackd/callbackd/plugins/schema"
@@ -137,7 +138,7 @@ func (s *Sink) withdraw(p *process, phase Phase) {
 	s.ready.CompareAndSwap(p, nil)
 	s.update(func() {
 		if s.current == p {
-			s.current = nil
+			s.current, s.metrics = nil, nil
 		}
 		s.state.Phase = phase
 	})
@@ -150,7 +151,7 @@ func (s *Sink) lost(p *process) {
 		s.ready.CompareAndSwap(p, nil)
 		s.update(func() {
 			if s.current == p {
-				s.current = nil
+				s.current, s.metrics = nil, nil
 				s.state.Phase = PhaseBackingOff
 			}
 		})
@@ -161,6 +162,11 @@ func (s *Sink) lost(p *process) {
 // until ctx ends.
 func (s *Sink) watch(ctx context.Context, p *process) error {
 	go p.watchConnection()
+	measuring, stopMeasuring := context.WithCancel(ctx)
+	var measurer sync.WaitGroup
+	measurer.Go(func() { s.measure(measuring, p) })
+	defer measurer.Wait()
+	defer stopMeasuring()
 	ticker := time.NewTicker(s.opts.CheckInterval)
 	defer ticker.Stop()
 	misses := 0

@@ -123,6 +123,11 @@ func (s *fileSink) append(ctx context.Context, evs []sink.Event) error {
 	return s.writer.append(ctx, b)
 }
 
+// Metrics are the figures that the sink keeps.
+func (s *fileSink) Metrics() []sink.Metric {
+	return []sink.Metric{s.writer.written, s.writer.rotations}
+}
+
 // Check tells whether the next events could be written.
 func (s *fileSink) Check(ctx context.Context) error { return s.writer.check(ctx) }
 

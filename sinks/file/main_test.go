@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/callbackd/callbackd/plugins/sink"
+	"github.com/callbackd/callbackd/plugins/sinktest"
 )
 
 func TestMain(m *testing.M) {
@@ -23,6 +24,7 @@ func TestMain(m *testing.M) {
 		helper()
 		return
 	}
+	sinktest.Plugin(main)
 	goleak.VerifyTestMain(m)
 }
 

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/callbackd/callbackd/plugins/sink"
 )
 
 const (
@@ -50,6 +52,8 @@ type writer struct {
 	stopped chan struct{}
 	batches sync.Pool
 
+	written, rotations *sink.Counter
+
 	// What follows belongs to Run.
 
 	h  handle
@@ -83,6 +87,9 @@ func newWriter(cfg settings, log *slog.Logger) *writer {
 		checks:  make(chan chan error),
 		stopped: make(chan struct{}),
 		shelf:   newShelf(cfg.path, cfg.rotation, log),
+
+		written:   sink.NewCounter("written_bytes_total", "Bytes written to the file."),
+		rotations: sink.NewCounter("rotations_total", "Files that were rotated away."),
 	}
 	w.batches.New = func() any { return &batch{done: make(chan error, 1)} }
 	return w
@@ -250,6 +257,7 @@ func (w *writer) put(group []*batch, size int64) (kept bool, err error) {
 		return false, nil
 	}
 	w.end = start + size
+	w.written.Add(float64(size))
 	return true, nil
 }
 
@@ -420,6 +428,7 @@ func (w *writer) rename() error {
 	if err := w.closeFile(); err != nil {
 		w.log.Warn("closing the rotated file", "path", name, "error", err)
 	}
+	w.rotations.Inc()
 	w.shelf.changed()
 	return syncDir(w.shelf.dir)
 }

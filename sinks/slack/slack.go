@@ -33,7 +33,11 @@ type slack struct {
 	judge  func(answer, time.Time) verdict
 	// hide removes what is secret from a text.
 	hide *strings.Replacer
+
+	responses, throttled *sink.Counter
 }
+
+var _ sink.Measured = (*slack)(nil)
 
 // newTransport returns what connections to Slack are made with: TLS is
 // verified, HTTP/2 is used where there is, proxies come from the environment.
@@ -52,6 +56,11 @@ func newSlack(cfg Config, transport *http.Transport) *slack {
 			// A redirect would take the message, and maybe the secret, elsewhere.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
+		responses: sink.NewCounter("responses_total", "Answers of Slack by the class of their status; none: there was no answer.", "class"),
+		throttled: sink.NewCounter("throttled_total", "Answers by which Slack asked for less."),
+	}
+	for _, class := range classes() {
+		s.responses.Add(0, class)
 	}
 	var secrets []string
 	if hook := cfg.WebhookURL.Reveal(); hook != "" {
@@ -94,12 +103,31 @@ func (s *slack) Deliver(ctx context.Context, ev sink.Event) error {
 		defer cancel()
 	}
 	a, err := s.post(ctx, body)
+	s.responses.Inc(statusClass(a.status))
 	if err != nil {
 		return err
 	}
 	v := s.judge(a, time.Now())
+	if v.outcome == sink.OutcomeThrottled {
+		s.throttled.Inc()
+	}
 	v.text = s.hide.Replace(v.text)
 	return v.err()
+}
+
+// Metrics are the figures that the sink keeps.
+func (s *slack) Metrics() []sink.Metric { return []sink.Metric{s.responses, s.throttled} }
+
+// classes are the classes of statuses, for metrics; the last one is that of what
+// was never answered.
+func classes() []string { return []string{"1xx", "2xx", "3xx", "4xx", "5xx", "none"} }
+
+// statusClass returns the class of a status; one that is none counts as no answer.
+func statusClass(status int) string {
+	if status < 100 || status > 599 {
+		return "none"
+	}
+	return classes()[status/100-1]
 }
 
 // post sends body and returns the answer.

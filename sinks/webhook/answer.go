@@ -82,6 +82,20 @@ func statusText(status int) string {
 	return text
 }
 
+// noAnswer is the class of what was never answered.
+const noAnswer = "none"
+
+// classes are the classes of statuses, for metrics.
+func classes() []string { return []string{"1xx", "2xx", "3xx", "4xx", "5xx", noAnswer} }
+
+// classOf returns the class of a status; one that is none counts as no answer.
+func classOf(status int) string {
+	if status < 100 || status > 599 {
+		return noAnswer
+	}
+	return classes()[status/100-1]
+}
+
 // drain reads the rest of an answer, within bounds, so that its connection can
 // be used again, and closes it. An answer that is longer or slower costs its
 // connection.

@@ -18,9 +18,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/callbackd/callbackd/plugins/sink"
+	"github.com/callbackd/callbackd/plugins/sinktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	sinktest.Plugin(main)
+	goleak.VerifyTestMain(m)
+}
 
 // The test vector of Standard Webhooks.
 const (

@@ -16,12 +16,15 @@ type webhook struct {
 	client      *client
 	finalStatus []int
 	now         func() time.Time
+	responses   *sink.Counter
 }
 
 var (
 	_ sink.Sink    = (*webhook)(nil)
 	_ sink.Checker = (*webhook)(nil)
 	_ sink.Closer  = (*webhook)(nil)
+
+	_ sink.Measured = (*webhook)(nil)
 )
 
 // open makes the sink. It connects to nothing.
@@ -49,7 +52,11 @@ func newWebhook(c Config, now func() time.Time) (*webhook, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &webhook{requests: requests, client: client, finalStatus: c.FinalStatus, now: now}, nil
+	responses := sink.NewCounter("responses_total", "Answers of the receiver by the class of their status; none: there was no answer.", "class")
+	for _, class := range classes() {
+		responses.Add(0, class)
+	}
+	return &webhook{requests: requests, client: client, finalStatus: c.FinalStatus, now: now, responses: responses}, nil
 }
 
 // Deliver sends one event, once, and tells what the answer means.
@@ -60,8 +67,10 @@ func (w *webhook) Deliver(ctx context.Context, ev sink.Event) error {
 	}
 	res, err := w.client.roundTrip(req)
 	if err != nil {
+		w.responses.Inc(noAnswer)
 		return describeFailure(ctx, err)
 	}
+	w.responses.Inc(classOf(res.StatusCode))
 	outcome, wait := judge(res.StatusCode, res.Header.Get("Retry-After"), w.finalStatus, w.now())
 	drain(res)
 	if outcome == sink.OutcomeDelivered {
@@ -77,6 +86,9 @@ func (w *webhook) Deliver(ctx context.Context, ev sink.Event) error {
 		return sink.RetryAfter(failure, wait)
 	}
 }
+
+// Metrics are the figures that the sink keeps.
+func (w *webhook) Metrics() []sink.Metric { return []sink.Metric{w.responses} }
 
 // Check tells whether the TLS files can be used. It sends nothing: a receiver
 // may take any request for an event. Whether the receiver works shows in the

@@ -74,6 +74,21 @@ func grandchild(path string) {
 	writeFile(path, fmt.Sprint(cmd.Process.Pid))
 }
 
+// grow uses up memory until there is none.
+func grow() {
+	var held [][]byte
+	for {
+		b := make([]byte, 16<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1 // or it would not be there
+		}
+		held = append(held, b)
+		if len(held) > 64 { // a gigabyte: there is no limit
+			os.Exit(98)
+		}
+	}
+}
+
 // writeFile writes the file whole: readers see all of it or nothing.
 func writeFile(path, content string) {
 	err := os.WriteFile(path+".new", []byte(content), 0o600)

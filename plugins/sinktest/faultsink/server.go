@@ -35,10 +35,10 @@ type server struct {
 
 // settings are the config block.
 type settings struct {
-	onConfigure, onDeliver, onCheck, onClose string
-	results, outcome, message, only, record  string
-	latency, retryAfter                      time.Duration
-	failAttempts, exitCode                   int
+	onConfigure, onDeliver, onCheck, onClose, metrics string
+	results, outcome, message, only, record           string
+	latency, retryAfter                               time.Duration
+	failAttempts, exitCode                            int
 }
 
 // Schema is what the sink declares.
@@ -46,13 +46,14 @@ func Schema() schema.Schema {
 	text := schema.Type{Kind: schema.KindString}
 	whole := schema.Type{Kind: schema.KindNumber}
 	span := schema.Type{Kind: schema.KindDuration}
-	calls := []string{"", "panic", "hang", "exit", "error", "flood"}
+	calls := []string{"", "panic", "hang", "exit", "error", "flood", "grow"}
 	attributes := []schema.Attribute{
 		{Name: "on_configure", Type: text, Doc: "what goes wrong in Configure", OneOf: append(slices.Clone(calls), "diagnostic")},
 		{Name: "on_validate", Type: text, Doc: "what goes wrong in Configure with validate_only", OneOf: append(slices.Clone(calls), "diagnostic")},
 		{Name: "on_deliver", Type: text, Doc: "what goes wrong in Deliver", OneOf: append(slices.Clone(calls), "hang_after_first", "exit_after_first", "unavailable")},
 		{Name: "on_check", Type: text, Doc: "what goes wrong in Check", OneOf: append(slices.Clone(calls), "unwell")},
 		{Name: "on_close", Type: text, Doc: "what goes wrong in Close", OneOf: calls},
+		{Name: "metrics", Type: text, Doc: "which metrics it tells, and what goes wrong in Metrics", OneOf: append(slices.Clone(calls), "good", "bad", "many")},
 		{Name: "results", Type: text, Doc: "how results are wrong", OneOf: []string{
 			"", "none", "missing", "duplicate", "unknown_id", "unknown_outcome", "oversized", "reversed", "trickle_unknown",
 		}},
@@ -152,7 +153,7 @@ func read(o schema.Object) settings {
 	whole := func(name string) int { n, _ := o[name].(int64); return int(n) }
 	span := func(name string) time.Duration { d, _ := o[name].(time.Duration); return d }
 	return settings{
-		onConfigure: text("on_configure"), onDeliver: text("on_deliver"), onCheck: text("on_check"), onClose: text("on_close"),
+		onConfigure: text("on_configure"), onDeliver: text("on_deliver"), onCheck: text("on_check"), onClose: text("on_close"), metrics: text("metrics"),
 		results: text("results"), outcome: text("outcome"), message: text("message"), only: text("only"), record: text("record"),
 		latency: span("latency"), retryAfter: span("retry_after"),
 		failAttempts: whole("fail_attempts"), exitCode: whole("exit_code"),
@@ -207,6 +208,8 @@ func (s *server) fault(ctx context.Context, fault string, exitCode int) error {
 		return status.Error(codes.Unavailable, "faultsink: I say that I am not there")
 	case "flood":
 		flood(s.rawStderr, 100<<20)
+	case "grow":
+		grow()
 	}
 	return ctx.Err()
 }

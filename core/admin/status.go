@@ -1,0 +1,78 @@
+package admin
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/callbackd/callbackd/plugins/host"
+)
+
+// Status is what the daemon is doing, as GET /api/v1/status and callbackd status
+// --json tell it. Fields are only ever added.
+type Status struct {
+	Version  string    `json:"version"`
+	Revision string    `json:"revision"`
+	Started  time.Time `json:"started"`
+	Ready    bool      `json:"ready"`
+	// NotReady says what readiness waits for, a sentence each.
+	NotReady []string     `json:"not_ready,omitempty"`
+	Queue    QueueStatus  `json:"queue"`
+	Sinks    []SinkStatus `json:"sinks"`
+}
+
+// QueueStatus is what the queue holds as a whole.
+type QueueStatus struct {
+	Bytes      int64 `json:"bytes"`
+	LimitBytes int64 `json:"limit_bytes"`
+}
+
+// SinkStatus is what a sink is doing.
+type SinkStatus struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+	// Plugin and PluginVersion are what the plugin calls itself; empty until it
+	// has run for the first time.
+	Plugin        string `json:"plugin"`
+	PluginVersion string `json:"plugin_version"`
+	// Program is the path of what is run.
+	Program string `json:"program"`
+	// State is one of starting, unconfigured, ready, backing_off, stopping,
+	// stopped; Since is when it began.
+	State    string    `json:"state"`
+	Since    time.Time `json:"since"`
+	Up       bool      `json:"up"`
+	PID      int       `json:"pid,omitempty"`
+	Restarts uint64    `json:"restarts"`
+	// Pinned: the running program was verified against its pin.
+	Pinned bool `json:"pinned"`
+	// TLS: daemon and plugin talk over TLS.
+	TLS bool `json:"tls"`
+	// User is whom the plugin runs as, where the configuration says so.
+	User string `json:"user,omitempty"`
+	// Unwell is why the sink cannot work at present, in its own words.
+	Unwell string `json:"unwell,omitempty"`
+	// LastError is why the plugin was last started again, or could not be.
+	LastError string `json:"last_error,omitempty"`
+
+	Pending     int64 `json:"pending"`
+	InFlight    int64 `json:"in_flight"`
+	Delayed     int64 `json:"delayed"`
+	DeadLetters int64 `json:"dead_letters"`
+	// OldestPendingSeconds is the age of the oldest delivery that is not settled.
+	OldestPendingSeconds float64 `json:"oldest_pending_seconds"`
+
+	// Metrics are those that the plugin keeps itself.
+	Metrics []host.Metric `json:"-"`
+}
+
+// serveStatus answers GET /api/v1/status.
+func serveStatus(status func() Status) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		_ = encoder.Encode(status()) // to a client that may have gone
+	}
+}
