@@ -3,8 +3,10 @@
 // sink, and turns each result into done, retry or dead letter.
 //
 // It promises that a sink gets every delivery at least once, that no attempt is
-// spent while the sink is known to be down, and that a sink never has more in
-// flight than it was allowed. It must not know how deliveries are stored, how a
+// spent while the sink is known to be down, that a sink never has more in flight
+// than it was allowed, and that an event which kills the plugin is the only one to
+// suffer for it: what was in flight becomes suspect, and a suspect is tried with
+// nothing else in flight. It must not know how deliveries are stored, how a
 // sink is run, or what a setting means; one Worker knows nothing of another.
 package deliver
 
@@ -23,6 +25,7 @@ type Queue interface {
 	Take(ctx context.Context, sink string, want queue.Want) ([]queue.Leased, error)
 	Settle(ctx context.Context, settlements []queue.Settlement) error
 	Extend(ctx context.Context, leases []queue.Lease, by time.Duration) error
+	Stats() queue.Stats
 }
 
 // Sink is what a Worker delivers to; see host.Sink for the contract.

@@ -21,6 +21,8 @@ type memQueue struct {
 	settled  []queue.Settlement
 	extended int
 	err      error
+	// delivered is what Stats tells.
+	delivered int64
 }
 
 type item struct {
@@ -71,6 +73,7 @@ func (q *memQueue) Take(ctx context.Context, _ string, want queue.Want) ([]queue
 			return nil, q.err
 		}
 		var out []queue.Leased
+		var suspect *item
 		next, bytes := time.Hour, 0
 		for seq := uint64(1); seq < 10_000 && len(out) < want.MaxEvents; seq++ {
 			it := q.items[seq]
@@ -81,12 +84,26 @@ func (q *memQueue) Take(ctx context.Context, _ string, want queue.Want) ([]queue
 				next = min(next, wait)
 				continue
 			}
+			if it.leased.Suspicion.Suspect() {
+				if suspect == nil || it.due.Before(suspect.due) {
+					suspect = it
+				}
+				continue
+			}
+			if want.SuspectsFirst && q.suspectDue() {
+				continue
+			}
 			if bytes += len(it.leased.Event.Body); len(out) > 0 && bytes > want.MaxBytes {
 				break
 			}
 			it.held, it.token = true, it.token+1
 			it.leased.Lease.Token = it.token
 			out = append(out, it.leased)
+		}
+		if suspect != nil && len(out) == 0 {
+			suspect.held, suspect.token = true, suspect.token+1
+			suspect.leased.Lease.Token = suspect.token
+			out = append(out, suspect.leased)
 		}
 		changed := q.changed
 		q.mu.Unlock()
@@ -105,6 +122,45 @@ func (q *memQueue) Take(ctx context.Context, _ string, want queue.Want) ([]queue
 	}
 }
 
+// suspectDue tells whether a suspect can be handed out.
+func (q *memQueue) suspectDue() bool {
+	for _, it := range q.items {
+		if it.leased.Suspicion.Suspect() && !it.held && !it.due.After(time.Now()) {
+			return true
+		}
+	}
+	return false
+}
+
+func (q *memQueue) Stats() queue.Stats {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return queue.Stats{Sinks: map[string]queue.SinkStats{"out": {Delivered: q.delivered}}}
+}
+
+// release ends all leases, as a restart does.
+func (q *memQueue) release() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, it := range q.items {
+		it.held = false
+	}
+	q.wake()
+}
+
+// suspicions returns those that are kept, by the bodies of their events.
+func (q *memQueue) suspicions() map[string]queue.Suspicion {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := map[string]queue.Suspicion{}
+	for _, it := range q.items {
+		if it.leased.Suspicion != (queue.Suspicion{}) {
+			out[string(it.leased.Event.Body)] = it.leased.Suspicion
+		}
+	}
+	return out
+}
+
 func (q *memQueue) Settle(_ context.Context, settlements []queue.Settlement) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -117,11 +173,14 @@ func (q *memQueue) Settle(_ context.Context, settlements []queue.Settlement) err
 			return queue.ErrStale
 		}
 		q.settled = append(q.settled, s)
+		if s.Delivered {
+			q.delivered++
+		}
 		if s.Retry == nil {
 			delete(q.items, s.Lease.Seq)
 			continue
 		}
-		it.held, it.due, it.leased.Attempts = false, s.Retry.At, s.Attempts
+		it.held, it.due, it.leased.Attempts, it.leased.Suspicion = false, s.Retry.At, s.Attempts, s.Suspicion
 	}
 	q.wake()
 	return nil

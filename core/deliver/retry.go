@@ -46,6 +46,11 @@ type attempted struct {
 	// plugin died, the sink wants less), so it does not count against
 	// max_attempts.
 	uncounted bool
+	// died: the plugin died before there was a result; alone: nothing else was in
+	// flight then.
+	died, alone bool
+	// suspicion is what is left of it, or came of it. A result leaves none.
+	suspicion queue.Suspicion
 }
 
 // settle turns an ended attempt into done, retry or dead letter.
@@ -62,18 +67,30 @@ func (r Retry) settle(a attempted, now time.Time, random float64) queue.Settleme
 		s.Dead = &event.Death{Reason: a.reason, Error: event.CutError(a.message)}
 		return s
 	}
-	due := now.Add(max(r.backoff(s.Attempts, random), min(a.retryAfter, MaxRetryAfter)))
+	if a.died && !a.alone {
+		// Alone, and soon, it will show which of them it was. Until then none of
+		// them ends, however old.
+		s.Retry, s.Suspicion = &queue.Retry{At: now, Error: event.CutError(a.message)}, a.suspicion
+		return s
+	}
+	failures := s.Attempts
+	if a.died {
+		failures += a.suspicion.Crashes
+	}
+	due := now.Add(max(r.backoff(failures, random), min(a.retryAfter, MaxRetryAfter)))
 	expiry := a.leased.Since.Add(r.MaxAge)
 	if r.MaxAge > 0 && due.After(expiry) {
 		due = expiry // one last attempt: it has the whole of its time
 	}
 	switch {
+	case a.died && a.suspicion.Alone >= convictedAfter:
+		s.Dead = &event.Death{Reason: event.ReasonCrashed, Error: event.CutError(a.message)}
 	case r.MaxAttempts > 0 && s.Attempts >= r.MaxAttempts && !a.uncounted:
 		s.Dead = &event.Death{Reason: event.ReasonExhausted, Error: event.CutError(a.message)}
 	case r.MaxAge > 0 && !now.Before(expiry):
 		s.Dead = &event.Death{Reason: event.ReasonExpired, Error: event.CutError(a.message)}
 	default:
-		s.Retry = &queue.Retry{At: due, Error: event.CutError(a.message)}
+		s.Retry, s.Suspicion = &queue.Retry{At: due, Error: event.CutError(a.message)}, a.suspicion
 	}
 	return s
 }

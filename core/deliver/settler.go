@@ -58,7 +58,7 @@ func (s *settler) settle(x queue.Settlement) {
 
 // giveBack returns a delivery without an attempt: it is due at once.
 func (s *settler) giveBack(l *queue.Leased) {
-	s.settle(queue.Settlement{Lease: l.Lease, Attempts: l.Attempts, Retry: &queue.Retry{At: time.Now()}})
+	s.settle(queue.Settlement{Lease: l.Lease, Attempts: l.Attempts, Suspicion: l.Suspicion, Retry: &queue.Retry{At: time.Now()}})
 }
 
 // finish says that nothing more comes: run returns when all is settled.

@@ -58,6 +58,24 @@ func (w *window) room(ctx context.Context) (events, bytes int, ok bool) {
 	}
 }
 
+// idle waits until no call is under way; false where ctx ends first. Only the
+// goroutine that calls room calls it.
+func (w *window) idle(ctx context.Context) bool {
+	for {
+		w.mu.Lock()
+		calls := w.calls
+		w.mu.Unlock()
+		if calls == 0 {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-w.freed:
+		}
+	}
+}
+
 // took notes what was taken from the queue.
 func (w *window) took(events, bytes int) { w.change(events, bytes, 0) }
 

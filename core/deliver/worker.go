@@ -33,6 +33,8 @@ type Worker struct {
 	window  *window
 	settler *settler
 	pause   pause
+	deaths  deaths
+	turns   turns
 }
 
 // NewWorker returns a worker; Run makes it work.
@@ -45,6 +47,7 @@ func NewWorker(s Settings, q Queue, sink Sink, render Render, metrics *SinkMetri
 		window:  w,
 		settler: newSettler(q, w, logger),
 		pause:   pause{retry: s.Retry},
+		deaths:  deaths{logger: logger},
 	}
 }
 
@@ -55,17 +58,19 @@ func (w *Worker) Run(ctx context.Context) error {
 	// What is in flight when ctx ends may finish, so it has a context of its own.
 	flight, land := context.WithCancel(context.WithoutCancel(ctx))
 	defer land()
+	w.deaths.delivered.Store(w.queue.Stats().Sinks[w.settings.Sink].Delivered)
 	settled := make(chan error, 1)
 	go func() { settled <- w.settler.run(flight) }()
 
 	var attempts sync.WaitGroup
-	err := w.take(ctx, flight, &attempts)
+	err := unlessDone(ctx, w.take(ctx, flight, &attempts))
 	if err != nil {
 		land() // without the queue no result can be settled
 	}
 	grace := time.AfterFunc(w.settings.Grace, land)
 	defer grace.Stop()
 	attempts.Wait()
+	w.deaths.face()
 	w.settler.finish()
 	if settleErr := <-settled; err == nil {
 		err = settleErr
@@ -73,50 +78,134 @@ func (w *Worker) Run(ctx context.Context) error {
 	return err
 }
 
-// take hands what is due to attempts until ctx ends. It takes nothing while the
-// sink is down: no attempt is spent on a sink that cannot answer.
+// take hands what is due to attempts until ctx ends.
 func (w *Worker) take(ctx, flight context.Context, attempts *sync.WaitGroup) error {
 	for {
-		if err := w.sink.WaitReady(ctx); err != nil {
-			return unlessDone(ctx, fmt.Errorf("wait for sink %q: %w", w.settings.Sink, err))
-		}
-		if !w.pause.wait(ctx) {
-			return nil
+		if err := w.ready(ctx); err != nil {
+			return err
 		}
 		events, bytes, ok := w.window.room(ctx)
 		if !ok {
-			return nil
+			return ctx.Err()
 		}
-		batch, err := w.takeBatch(ctx, min(events, w.settings.MaxBatchEvents), min(bytes, w.settings.MaxBatchBytes))
+		events = min(events, w.settings.MaxBatchEvents)
+		if w.deaths.wary.Load() {
+			events = 1
+		}
+		batch, suspect, err := w.takeBatch(ctx, events, min(bytes, w.settings.MaxBatchBytes))
 		if err != nil {
-			return unlessDone(ctx, fmt.Errorf("take for sink %q: %w", w.settings.Sink, err))
+			return fmt.Errorf("take for sink %q: %w", w.settings.Sink, err)
 		}
-		// The sink may have asked for a pause while there was nothing to take.
-		if !w.pause.wait(ctx) {
-			for i := range batch {
-				w.settler.giveBack(&batch[i])
-			}
-			return nil
+		if len(batch) > 0 {
+			err = w.handOver(ctx, flight, attempts, batch)
 		}
-		w.window.beginCall()
-		attempts.Go(func() {
-			defer w.window.endCall()
-			w.attempt(flight, batch)
-		})
+		switch {
+		case suspect == nil:
+		case err != nil:
+			w.settler.giveBack(suspect)
+		default:
+			var took time.Duration
+			took, err = w.handOverAlone(ctx, flight, attempts, suspect)
+			w.turns.suspect(took, w.deaths.unfaced())
+		}
+		if err != nil {
+			return err
+		}
 	}
 }
 
-// takeBatch takes what is due, up to the limits. It waits for more only where
-// the sink asked for that.
-func (w *Worker) takeBatch(ctx context.Context, maxEvents, maxBytes int) ([]queue.Leased, error) {
-	want := queue.Want{MaxEvents: maxEvents, MaxBytes: maxBytes, Lease: leaseTime}
-	batch, err := w.queue.Take(ctx, w.settings.Sink, want)
-	if err != nil {
-		return nil, err
+// ready waits until the sink can take deliveries: no attempt is spent on one that
+// is down, or wants to be left alone.
+func (w *Worker) ready(ctx context.Context) error {
+	if w.deaths.unfaced() {
+		if !w.window.idle(ctx) {
+			return ctx.Err()
+		}
+		w.deaths.face()
 	}
-	w.settler.hold(batch) // from now on the leases are kept alive
+	if err := w.sink.WaitReady(ctx); err != nil {
+		return fmt.Errorf("wait for sink %q: %w", w.settings.Sink, err)
+	}
+	if !w.pause.wait(ctx) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// handOver begins an attempt at a batch. Where the plugin has died, and not lived
+// through a call since, it tries the first of it alone and gives back the others:
+// a plugin that dies of everything must not make suspects of everything.
+func (w *Worker) handOver(ctx, flight context.Context, attempts *sync.WaitGroup, batch []queue.Leased) error {
+	// It may have died, or asked for a pause, while there was nothing to take.
+	if w.deaths.wary.Load() || w.deaths.unfaced() {
+		w.giveBack(batch[1:])
+		_, err := w.handOverAlone(ctx, flight, attempts, &batch[0])
+		w.turns.other(time.Now())
+		return err
+	}
+	if !w.pause.wait(ctx) {
+		w.giveBack(batch)
+		return ctx.Err()
+	}
+	w.turns.other(time.Now())
+	w.begin(flight, attempts, batch, false)
+	return nil
+}
+
+// handOverAlone makes an attempt at a delivery with nothing else in flight, and
+// waits for its end. took is how long others were held up by that, not by a sink
+// that was down or wanted to be left alone.
+func (w *Worker) handOverAlone(ctx, flight context.Context, attempts *sync.WaitGroup, l *queue.Leased) (took time.Duration, err error) {
+	began := time.Now()
+	if !w.window.idle(ctx) {
+		w.settler.giveBack(l)
+		return 0, ctx.Err()
+	}
+	took = time.Since(began)
+	if err := w.ready(ctx); err != nil {
+		w.settler.giveBack(l)
+		return took, err
+	}
+	began = time.Now()
+	w.begin(flight, attempts, []queue.Leased{*l}, true)
+	if !w.window.idle(ctx) {
+		return 0, ctx.Err()
+	}
+	return took + time.Since(began), nil
+}
+
+func (w *Worker) begin(flight context.Context, attempts *sync.WaitGroup, batch []queue.Leased, alone bool) {
+	w.window.beginCall()
+	attempts.Go(func() {
+		defer w.window.endCall()
+		w.attempt(flight, batch, alone)
+	})
+}
+
+func (w *Worker) giveBack(batch []queue.Leased) {
+	for i := range batch {
+		w.settler.giveBack(&batch[i])
+	}
+}
+
+// takeBatch takes what is due, up to the limits: a batch, a suspect, or both. It
+// waits for more only where the sink asked for that.
+func (w *Worker) takeBatch(ctx context.Context, maxEvents, maxBytes int) (batch []queue.Leased, suspect *queue.Leased, err error) {
+	want := queue.Want{
+		MaxEvents: maxEvents, MaxBytes: maxBytes, Lease: leaseTime,
+		SuspectsFirst: w.turns.suspectsFirst(time.Now()),
+	}
+	taken, err := w.queue.Take(ctx, w.settings.Sink, want)
+	if err != nil {
+		return nil, nil, err
+	}
+	w.settler.hold(taken) // from now on the leases are kept alive
+	if taken[0].Suspicion.Suspect() {
+		return nil, &taken[0], nil
+	}
+	batch, want.SuspectsFirst = taken, false
 	if w.settings.Linger <= 0 {
-		return batch, nil
+		return batch, nil, nil
 	}
 	lingering, cancel := context.WithTimeout(ctx, w.settings.Linger)
 	defer cancel()
@@ -129,9 +218,12 @@ func (w *Worker) takeBatch(ctx context.Context, maxEvents, maxBytes int) ([]queu
 			break // an error of the queue's comes again with the next batch
 		}
 		w.settler.hold(more)
+		if more[0].Suspicion.Suspect() {
+			return batch, &more[0], nil
+		}
 		batch = append(batch, more...)
 	}
-	return batch, nil
+	return batch, nil, nil
 }
 
 func bodyBytes(batch []queue.Leased) (n int) {
@@ -142,7 +234,8 @@ func bodyBytes(batch []queue.Leased) (n int) {
 }
 
 // attempt makes one attempt at each delivery of a batch and settles all of them.
-func (w *Worker) attempt(ctx context.Context, leased []queue.Leased) {
+// alone: nothing else is in flight meanwhile.
+func (w *Worker) attempt(ctx context.Context, leased []queue.Leased, alone bool) {
 	batch := host.Batch{Timeout: w.settings.Timeout, Deliveries: make([]host.Delivery, 0, len(leased))}
 	sent := make([]*queue.Leased, 0, len(leased)) // by index in batch.Deliveries
 	for i := range leased {
@@ -164,7 +257,7 @@ func (w *Worker) attempt(ctx context.Context, leased []queue.Leased) {
 		})
 		sent = append(sent, l)
 	}
-	if w.send(ctx, batch, sent) {
+	if w.send(ctx, batch, sent, alone) {
 		w.health.delivered()
 		w.pause.delivered()
 	}
@@ -186,7 +279,7 @@ var errRenderPanic = errors.New("rendering panicked")
 
 // send passes a batch to the sink and settles each delivery of it; leased has
 // them by their index. It tells whether all were delivered.
-func (w *Worker) send(ctx context.Context, batch host.Batch, leased []*queue.Leased) (ok bool) {
+func (w *Worker) send(ctx context.Context, batch host.Batch, leased []*queue.Leased, alone bool) (ok bool) {
 	if len(leased) == 0 {
 		return false
 	}
@@ -205,6 +298,7 @@ func (w *Worker) send(ctx context.Context, batch host.Batch, leased []*queue.Lea
 	if errors.Is(err, host.ErrTooLarge) && len(leased) > 1 {
 		return w.sendHalves(ctx, batch, leased) && ok
 	}
+	w.bury(leased, err)
 	for _, l := range leased {
 		if l == nil {
 			continue
@@ -214,7 +308,7 @@ func (w *Worker) send(ctx context.Context, batch host.Batch, leased []*queue.Lea
 			w.settler.giveBack(l) // the daemon stops: after its start it is due at once
 			continue
 		}
-		a := withoutResult(l, err)
+		a := w.withoutResult(l, err, alone)
 		if !errors.Is(err, host.ErrNotReady) { // nothing was sent
 			w.metrics.attempt(a.outcome, time.Since(began))
 		}
@@ -236,16 +330,34 @@ func (w *Worker) sendHalves(ctx context.Context, batch host.Batch, leased []*que
 	half := (len(left) + 1) / 2
 	first, second := batch, batch
 	first.Deliveries, second.Deliveries = deliveries[:half], deliveries[half:]
-	firstOK, secondOK := w.send(ctx, first, left[:half]), true
+	firstOK, secondOK := w.send(ctx, first, left[:half], false), true
 	if half < len(left) {
-		secondOK = w.send(ctx, second, left[half:])
+		secondOK = w.send(ctx, second, left[half:], false)
 	}
 	return firstOK && secondOK
 }
 
+// bury notes whether the plugin died in a call, and with which deliveries: those
+// that are left. They are not settled yet, so none of them can be taken before.
+func (w *Worker) bury(left []*queue.Leased, err error) {
+	switch {
+	case errors.Is(err, host.ErrCrashed):
+		suspects := 0
+		for _, l := range left {
+			if l != nil && !l.Suspicion.Suspect() {
+				suspects++
+			}
+		}
+		w.deaths.died(suspects, err.Error())
+	case errors.Is(err, host.ErrNotReady), errors.Is(err, host.ErrStopped), errors.Is(err, host.ErrTooLarge):
+	default:
+		w.deaths.survived()
+	}
+}
+
 // withoutResult is the attempt at a delivery that the sink gave no result for.
-func withoutResult(l *queue.Leased, err error) attempted {
-	a := attempted{leased: l, outcome: event.OutcomeRetry, message: "the sink gave no result"}
+func (w *Worker) withoutResult(l *queue.Leased, err error, alone bool) attempted {
+	a := attempted{leased: l, outcome: event.OutcomeRetry, message: "the sink gave no result", suspicion: l.Suspicion}
 	if err == nil {
 		return a
 	}
@@ -253,7 +365,10 @@ func withoutResult(l *queue.Leased, err error) attempted {
 	switch {
 	case errors.Is(err, host.ErrTooLarge):
 		a.outcome, a.reason = event.OutcomeRejected, event.ReasonRejected
-	case errors.Is(err, host.ErrCrashed), errors.Is(err, host.ErrNotReady), errors.Is(err, host.ErrStopped):
+	case errors.Is(err, host.ErrCrashed):
+		a.uncounted, a.died, a.alone = true, true, alone
+		a.suspicion = accuse(l.Suspicion, alone, w.deaths.delivered.Load())
+	case errors.Is(err, host.ErrNotReady), errors.Is(err, host.ErrStopped):
 		a.uncounted = true
 	}
 	return a
@@ -282,6 +397,7 @@ func (w *Worker) settle(a attempted) {
 	s := w.settings.Retry.settle(a, now, random())
 	switch {
 	case s.Delivered:
+		w.deaths.delivered.Add(1)
 		w.metrics.delivered.Inc()
 		w.metrics.lag.Observe(now.Sub(a.leased.Event.Accepted).Seconds())
 	case s.Dead != nil:
