@@ -61,6 +61,11 @@ func Connect(ctx context.Context, opts Options, observer Observer) (*Connection,
 // RPC is the service that the plugin serves.
 func (c *Connection) RPC() sinkpb.SinkServiceClient { return c.process.rpc }
 
+// Describe asks the plugin about itself and checks the answer as the daemon does.
+func (c *Connection) Describe(ctx context.Context) (*Description, error) {
+	return c.process.describe(ctx)
+}
+
 // PID is the id of the process, which is that of its group too.
 func (c *Connection) PID() int {
 	pid, _ := strconv.Atoi(c.process.child.ID())
