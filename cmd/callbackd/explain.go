@@ -24,13 +24,14 @@ import (
 
 func newExplain() *cobra.Command {
 	var f sampleFlags
-	asJSON := false
+	var asJSON, offline bool
 	cmd := &cobra.Command{
 		Use:   "explain FILE",
 		Short: "Show which pipelines match an event and what each sink would receive",
 		Long: `Make an event of FILE (or standard input: -) as the source would, and show its
 attributes, which pipelines match it, and what each of their sinks would receive.
-No daemon is needed, and nothing is sent to anybody.
+No daemon is needed, and nothing is sent to anybody. With --offline no plugin is
+started either: what they said at the last validate has to do.
 
 Exits with 1 when the source would refuse the event, or a match, a transform or a
 per-event setting fails for it.`,
@@ -49,7 +50,7 @@ per-event setting fails for it.`,
 			if err != nil {
 				return err
 			}
-			sinks, diagnostics := core.CheckSinks(cmd.Context(), cfg, build(), slog.New(slog.DiscardHandler))
+			sinks, diagnostics := checker(offline).CheckSinks(cmd.Context(), cfg)
 			tell(cmd, diagnostics)
 			if diagnostics.HasErrors() {
 				return errSaid
@@ -70,6 +71,9 @@ per-event setting fails for it.`,
 			if _, err := io.WriteString(cmd.OutOrStdout(), mask(out)); err != nil {
 				return err
 			}
+			if offline && !asJSON {
+				cmd.PrintErrln(offlineNote)
+			}
 			if explained.fails() {
 				return errSaid
 			}
@@ -77,6 +81,7 @@ per-event setting fails for it.`,
 		}),
 	}
 	f.register(cmd)
+	offlineFlag(cmd, &offline)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -91,6 +91,7 @@ func setUp(env *testscript.Env) error {
 	}
 	env.Setenv("PROGRAMS", filepath.Dir(program))
 	for _, v := range [][2]string{
+		{"CALLBACKD_CACHE_DIR", filepath.Join(env.WorkDir, ".cache")},
 		{"GORACE", "atexit_sleep_ms=10"}, // else every command ends with a second of sleep
 		{"CHAT_TOKEN", "chat-token-5f1d"},
 		{"CI_SECRET", "ci-secret-77aa"},

@@ -156,6 +156,7 @@ func (d *decoder) decode(bodies []*hclsyntax.Body) *Config {
 		}
 	}
 	d.checkPluginsUsed(plugins)
+	cfg.plugins = plugins
 	used := references{names: map[string]bool{}, unclear: map[string]bool{}}
 	for _, b := range root.body.Blocks {
 		if b.Type != "pipeline" {

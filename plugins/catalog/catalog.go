@@ -54,6 +54,10 @@ var entryName = regexp.MustCompile(`^[0-9a-f]{64}\` + suffix + `$`)
 // is now.
 var ErrUnknown = errors.New("what it described is not known")
 
+// ErrNoFolder says that there is no folder to keep anything in: the user has none
+// for what can be made anew, or nothing may be written there.
+var ErrNoFolder = errors.New("there is no folder to keep it in")
+
 // Catalog is a folder of descriptions. It may be used by several goroutines and
 // processes at the same time.
 type Catalog struct {
@@ -99,13 +103,13 @@ func (c *Catalog) Put(key Key, d *host.Description) error {
 
 func (c *Catalog) write(name string, content []byte) (err error) {
 	if c.why != nil {
-		return c.why
+		return fmt.Errorf("%w: %w", ErrNoFolder, c.why)
 	}
 	if len(content) > maxEntry {
 		return errors.New("it is too large")
 	}
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrNoFolder, err)
 	}
 	root, err := c.open()
 	if err != nil {
@@ -195,7 +199,7 @@ func boolInt(b bool) int {
 // ErrUnknown where it never was; else the file is damaged, and told.
 func (c *Catalog) Get(key Key) (*host.Description, error) {
 	if c.why != nil {
-		return nil, fmt.Errorf("%w: there is no folder to keep it in: %w", ErrUnknown, c.why)
+		return nil, fmt.Errorf("%w: %w: %w", ErrUnknown, ErrNoFolder, c.why)
 	}
 	content, err := c.read(key.name())
 	if errors.Is(err, fs.ErrNotExist) {
