@@ -1,6 +1,7 @@
 """Running the author's code: threads, deadlines, the life of an open sink."""
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -144,12 +145,15 @@ class Instance:
         """Logs the traceback of an exception that nobody meant to raise."""
         if isinstance(error, DeliveryError):
             return
-        frame = error.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        kind = (where, type(error), frame and (frame.tb_frame.f_code.co_filename, frame.tb_lineno))
+        shown = error.__traceback__
+        while shown is not None and shown.tb_next is not None and _is_ours(shown):
+            shown = shown.tb_next
+        raised = shown
+        while raised is not None and raised.tb_next is not None:
+            raised = raised.tb_next
+        kind = (where, type(error), raised and (raised.tb_frame.f_code.co_filename, raised.tb_lineno))
         if self._tracebacks.admit(kind):
-            LOG.error("the sink raised an exception", exc_info=error, extra={"in": where})
+            LOG.error("the sink raised an exception", exc_info=(type(error), error, shown), extra={"in": where})
 
     def check(self, context):
         """Returns why the sink cannot work at present; "": it can."""
@@ -305,6 +309,11 @@ class Call:
             self._instance.failed(where, error)
             return error
         return None
+
+
+def _is_ours(frame):
+    """Tells whether a frame of a traceback is of this module, not of the author's."""
+    return os.path.dirname(frame.tb_frame.f_code.co_filename) == os.path.dirname(__file__)
 
 
 class _ending:

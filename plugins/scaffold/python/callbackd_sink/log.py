@@ -36,7 +36,8 @@ class Handler(logging.Handler):
         try:
             line = format_record(record)
         except Exception as error:  # a record that cannot be formatted is told, not lost
-            line = json.dumps({"@level": "error", "@message": f"a log record of {record.name} cannot be formatted: {error!r}"})
+            message = f"a log record of {record.name} cannot be formatted: {record.msg!r}: {error!r}"
+            line = json.dumps({"@level": "error", "@message": _cut(message, MAX_MESSAGE_BYTES)})
         try:
             data = line.encode("utf-8", "replace") + b"\n"
             while data:

@@ -171,14 +171,23 @@ class _Process:
 
     def __init__(self, service):
         self._service = service
-        # A pipe, because a signal handler may not take a lock that its thread holds.
-        self._awaited, self._ending = os.pipe()
+        # A pipe, because a signal handler may not take a lock that its thread holds,
+        # and because the kernel may give a signal to another thread than the one that
+        # waits: whichever gets it, Python then writes to the pipe.
+        self._awaited, self._waking = os.pipe()
+        os.set_blocking(self._waking, False)
+        self._over = False
 
     def end(self):
-        os.write(self._ending, b".")
+        self._over = True
+        try:
+            os.write(self._waking, b".")
+        except BlockingIOError:
+            pass  # it is awake
 
     def wait(self):
-        os.read(self._awaited, 1)
+        while not self._over:
+            os.read(self._awaited, 64)
 
     def close_sink(self):
         """Closes the sink, unless the daemon did."""
@@ -193,6 +202,7 @@ class _Process:
             LOG.info("closing: asked to end by a signal")
             self.end()
 
+        signal.set_wakeup_fd(self._waking, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, terminate)
         signal.signal(signal.SIGINT, lambda number, frame: None)  # Ctrl-C is the daemon's business
 
