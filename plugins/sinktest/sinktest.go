@@ -121,31 +121,33 @@ func Plugin(plugin func()) {
 // test must not run in parallel with others that use what Settings name.
 func Run(t *testing.T, opts Options) {
 	t.Helper()
-	report, err := contract.Run(t.Context(), opts.contract(t, func(r contract.Result) {
-		t.Run(r.Rule.ID, func(t *testing.T) {
-			switch r.Status {
+	settings := opts.contract(t)
+	settings.Around = func(rule contract.Rule, check func() contract.Result) {
+		t.Run(rule.ID, func(t *testing.T) {
+			switch r := check(); r.Status {
 			case contract.Failed:
 				t.Errorf("rule %s is broken: %s\n expected: %s\n happened: %s\n do: %s",
-					r.Rule.ID, r.Rule.Text, r.Failure.Expected, r.Failure.Happened, r.Failure.Advice)
+					rule.ID, rule.Text, r.Failure.Expected, r.Failure.Happened, r.Failure.Advice)
 			case contract.Skipped:
 				t.Skip(r.Reason)
 			case contract.OK:
 			}
 		})
-	}))
+	}
+	report, err := contract.Run(t.Context(), settings)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Log(report.Summary())
 }
 
-func (o Options) contract(t *testing.T, checked func(contract.Result)) contract.Options {
+func (o Options) contract(t *testing.T) contract.Options {
 	t.Helper()
 	out := contract.Options{
 		Command: o.Command, PlainTransport: o.PlainTransport,
 		Settings: fromMap(contract.FromMap, o.Settings),
 		Receiver: o.Receiver, Failing: o.Failing, Slow: o.Slow, Dir: o.Dir,
-		Timeout: o.Timeout, Rules: o.Rules, Checked: checked,
+		Timeout: o.Timeout, Rules: o.Rules,
 	}
 	for _, r := range o.Refused {
 		out.Refused = append(out.Refused, contract.Refused{Settings: fromMap(contract.Wrong, r.Settings), Path: r.Path})

@@ -70,8 +70,9 @@ type Options struct {
 	Timeout time.Duration
 	// Rules are the ids of the rules to check. Empty: all.
 	Rules []string
-	// Checked is told each result as soon as there is one. Nil: nobody is told.
-	Checked func(Result)
+	// Around is called for each rule, and calls check to have it checked; where it
+	// does not, the rule is left out of the report. Nil: all are checked.
+	Around func(rule Rule, check func() Result)
 }
 
 // Settings are settings that work.
@@ -120,9 +121,18 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 	report := &Report{Plugin: opts.Command[0]}
 	broken := "" // the gate that failed
 	for _, rule := range rules {
-		result := Result{Rule: rule, Status: Skipped, Reason: fmt.Sprintf("not checked, because the rule %s is broken", broken)}
-		if broken == "" {
-			result = s.checkRule(ctx, rule)
+		var result *Result
+		check := func() Result {
+			result = &Result{Rule: rule, Status: Skipped, Reason: fmt.Sprintf("not checked, because the rule %s is broken", broken)}
+			if broken == "" {
+				*result = s.checkRule(ctx, rule)
+			}
+			return *result
+		}
+		if opts.Around == nil {
+			check()
+		} else {
+			opts.Around(rule, check)
 		}
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
@@ -130,13 +140,13 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 		if s.unusable != nil {
 			return nil, s.unusable
 		}
+		if result == nil {
+			continue
+		}
 		if rule.gate && result.Status == Failed {
 			broken = rule.ID
 		}
-		report.Results = append(report.Results, result)
-		if opts.Checked != nil {
-			opts.Checked(result)
-		}
+		report.Results = append(report.Results, *result)
 	}
 	if s.about != nil {
 		report.Type, report.Version = s.about.Name, s.about.Version

@@ -161,6 +161,8 @@ func (c *session) send(ctx context.Context, request *sinkpb.DeliverRequest) *ans
 	}
 	switch {
 	case errors.Is(err, io.EOF):
+	case ctx.Err() != nil:
+		out.err = ctx.Err()
 	case errors.Is(context.Cause(call), errQuiet):
 		out.err = fmt.Errorf("no result came, and the call did not end, within %s with a timeout of %s; %d of %d deliveries had a result",
 			patience, request.GetTimeout().AsDuration(), len(out.results), len(out.asked))

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/callbackd/callbackd/plugins/internal/sinkpb"
+	"github.com/callbackd/callbackd/plugins/schema"
 )
 
 func startRules() []Rule {
@@ -31,8 +32,13 @@ func startRules() []Rule {
 		},
 		{
 			ID: "describe", gate: true, check: checkDescribe,
-			Text:   "Describe answers quickly with a name, a version and a sound schema.",
+			Text:   "Describe answers quickly with a name and a version.",
 			Advice: "Answer Describe from what is known when the plugin is built: connect to nothing and read no files for it.",
+		},
+		{
+			ID: "schema", gate: true, check: checkSchema,
+			Text:   "The schema is sound: names, kinds, defaults and bounds are such that a configuration can be checked against it.",
+			Advice: "See the rules at Schema and its parts in sink.proto.",
 		},
 		{
 			ID: "describe-again", check: checkDescribeAgain,
@@ -92,15 +98,21 @@ func checkDescribe(ctx context.Context, s *suite) error {
 	if err != nil {
 		return err
 	}
-	about, err := c.conn.Describe(ctx)
-	if err != nil {
+	about, err := c.describe(ctx)
+	switch {
+	case err != nil:
 		return err
-	}
-	if strings.TrimSpace(about.Version) == "" {
+	case !schema.ValidName(about.GetName()):
+		return wrong("a name that a sink type may have: a letter or _, then at most 62 letters, digits, _ and -", "the name is %q", cut(about.GetName()))
+	case strings.TrimSpace(about.GetVersion()) == "":
 		return wrong("a version of the plugin's own, such as \"1.2.0\"", "the version is empty")
 	}
-	s.about = about
 	return nil
+}
+
+func checkSchema(ctx context.Context, s *suite) error {
+	_, err := s.description(ctx)
+	return err
 }
 
 func checkDescribeAgain(ctx context.Context, s *suite) error {

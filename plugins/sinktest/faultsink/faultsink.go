@@ -58,7 +58,13 @@ const (
 
 // Main is the program. It does not return.
 func Main() {
-	heedParent(os.Getenv(EnvParent))
+	breaks := os.Getenv(EnvContract)
+	byHand(breaks)
+	if breaks == "daemon-gone" {
+		heedParent("none")
+	} else {
+		heedParent(os.Getenv(EnvParent))
+	}
 	heedTerm(os.Getenv(EnvTerm))
 	if path := os.Getenv(EnvDump); path != "" {
 		dump(path)
@@ -73,7 +79,16 @@ func Main() {
 	}
 	startFault(start)
 
-	server := &server{describe: describe, rawStdout: rawStdout, rawStderr: rawStderr}
+	var service sinkpb.SinkServiceServer = &server{describe: describe, rawStdout: rawStdout, rawStderr: rawStderr}
+	ended, largest := func() {}, wire.MaxMessageBytes
+	if breaks != "" {
+		keeper := &keeper{breaks: breaks, rawStdout: rawStdout, stderr: rawStderr}
+		keeper.heedTermInOrder()
+		service, ended = keeper, keeper.ended
+		if keeper.is("largest-body") {
+			largest = 4 << 20
+		}
+	}
 	noise(rawStderr)
 	version := uint(wire.ProtocolVersion)
 	if n, ok := argument(start, "version"); ok {
@@ -83,23 +98,24 @@ func Main() {
 		HandshakeConfig: plugin.HandshakeConfig{
 			ProtocolVersion: version, MagicCookieKey: wire.CookieKey, MagicCookieValue: wire.CookieValue,
 		},
-		Plugins: plugin.PluginSet{wire.PluginName: &grpcPlugin{server: server}},
+		Plugins: plugin.PluginSet{wire.PluginName: &grpcPlugin{server: service}},
 		Logger:  hclog.New(&hclog.LoggerOptions{Level: hclog.Info, Output: rawStderr, JSONFormat: true}),
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
 			return grpc.NewServer(append(opts,
-				grpc.MaxRecvMsgSize(wire.MaxMessageBytes), grpc.MaxSendMsgSize(2*wire.MaxMessageBytes),
+				grpc.MaxRecvMsgSize(largest), grpc.MaxSendMsgSize(2*wire.MaxMessageBytes),
 				grpc.InitialWindowSize(4<<20), grpc.InitialConnWindowSize(8<<20),
 				grpc.ReadBufferSize(128<<10), grpc.WriteBufferSize(128<<10),
 			)...)
 		},
 	})
+	ended()
 	os.Exit(0)
 }
 
 // grpcPlugin serves server over go-plugin.
 type grpcPlugin struct {
 	plugin.NetRPCUnsupportedPlugin
-	server *server
+	server sinkpb.SinkServiceServer
 }
 
 func (p *grpcPlugin) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
