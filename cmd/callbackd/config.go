@@ -37,18 +37,24 @@ func tell(cmd *cobra.Command, diagnostics config.Diagnostics) {
 }
 
 func readConfig(path string) (*config.Config, config.Diagnostics, error) {
-	program, err := os.Executable()
+	options, err := configOptions()
 	if err != nil {
-		return nil, nil, fmt.Errorf("find the plugins beside the daemon: %w", err)
+		return nil, nil, err
 	}
-	if program, err = filepath.EvalSymlinks(program); err != nil {
-		return nil, nil, fmt.Errorf("find the plugins beside the daemon: %w", err)
-	}
-	cfg, diagnostics := config.Load(path, config.Options{
-		LookupEnv: os.LookupEnv,
-		PluginDir: filepath.Dir(program),
-	})
+	cfg, diagnostics := config.Load(path, options)
 	return cfg, diagnostics, nil
+}
+
+// configOptions say what a configuration depends on besides its files.
+func configOptions() (config.Options, error) {
+	program, err := os.Executable()
+	if err == nil {
+		program, err = filepath.EvalSymlinks(program)
+	}
+	if err != nil {
+		return config.Options{}, fmt.Errorf("find the plugins beside the daemon: %w", err)
+	}
+	return config.Options{LookupEnv: os.LookupEnv, PluginDir: filepath.Dir(program)}, nil
 }
 
 // colorful tells whether w is a terminal whose user did not ask for plain text.

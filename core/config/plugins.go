@@ -18,6 +18,23 @@ func Empty(dir string, options Options) *Config {
 	return newDecoder(&sources{}, dir, options).decode(nil)
 }
 
+// NoPluginError says that there is no plugin for a sink type that can be run.
+type NoPluginError struct {
+	Type string
+	// Why is what is wrong: "the program /x/y is not executable".
+	Why string
+	// Hint is a sentence about what may have been meant. May be empty.
+	Hint string
+}
+
+func (e *NoPluginError) Error() string {
+	text := fmt.Sprintf("no plugin for sink type %q: %s", e.Type, e.Why)
+	if e.Hint != "" {
+		text += ". " + e.Hint
+	}
+	return text
+}
+
 // PluginOf says how the plugin of sink "TYPE" is run, whether there is such a sink
 // or not: as the plugin block of the type has it, else the program in plugin_dir.
 // The error says what is wrong with that, and what may have been meant.
@@ -36,19 +53,23 @@ func (c *Config) PluginOf(sinkType string) (Plugin, error) {
 		}
 	}
 	if c.PluginDir == "" {
-		return out, fmt.Errorf("no plugin for sink type %q: set plugin_dir to the folder of the plugins", sinkType)
+		return out, &NoPluginError{sinkType, "plugin_dir is not set", "Set it to the folder of the plugins."}
 	}
 	program := filepath.Join(c.PluginDir, pluginPrefix+sinkType)
 	out.Command = []string{program}
-	if why := runnable(program); why != "" {
-		types, err := c.PluginTypes()
-		if err != nil {
-			return out, fmt.Errorf("no plugin for sink type %q: %w", sinkType, err)
-		}
-		types = slices.DeleteFunc(types, func(name string) bool { return name == sinkType })
-		return out, fmt.Errorf("no plugin for sink type %q: the program %s %s. %s", sinkType, program, why, choose(sinkType, types, "sink types"))
+	why := runnable(program)
+	if why == "" {
+		return out, nil
 	}
-	return out, nil
+	wrong := &NoPluginError{Type: sinkType, Why: fmt.Sprintf("the program %s %s", program, why)}
+	types, err := c.PluginTypes()
+	switch {
+	case err != nil:
+		wrong.Hint = sentence(err.Error())
+	case !slices.Contains(types, sinkType):
+		wrong.Hint = choose(sinkType, types, "sink types")
+	}
+	return out, wrong
 }
 
 // PluginAt says how a program is run as a plugin that the configuration does not
