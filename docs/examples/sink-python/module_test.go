@@ -12,8 +12,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"text/template"
 	"time"
 
+	"github.com/callbackd/callbackd/core/config"
 	"github.com/callbackd/callbackd/plugins/host"
 	"github.com/callbackd/callbackd/plugins/schema"
 )
@@ -60,7 +62,7 @@ func TestSettings(t *testing.T) {
 		"all is well": {nil, "[]"},
 		"wrong type":  {schema.Object{"name": int64(1), "password": true}, "[name]: a string is expected, not a number; [password]: the value is not of the type and range that is expected here"},
 		"missing":     {schema.Object{"name": nil}, `[name]: "name" is required`},
-		"unknown":     {schema.Object{"nmae": "x"}, `[nmae]: "nmae" is not a setting of this sink`},
+		"unknown":     {schema.Object{"nam": "x"}, `[nam]: "nam" is not a setting of this sink`},
 		"not whole":   {schema.Object{"count": 1.5}, "[count]: 1.5 is not a whole number"},
 		"one of":      {schema.Object{"mode": "wild"}, `[mode]: "wild" is not allowed here: it is one of fast, safe`},
 		"in a list":   {schema.Object{"words": schema.List{"a", true}}, "[words 1]: a string is expected, not true or false"},
@@ -284,5 +286,73 @@ func TestByHand(t *testing.T) {
 			(stdout.Len() > 0) != (c.stdout != "") || (stderr.Len() > 0) != (c.stderr != "") {
 			t.Errorf("%v: exit code %d\n%s\n%s", c.args, code, stdout.String(), stderr.String())
 		}
+	}
+}
+
+// TestTemplate: what callbackd plugin new writes from works as it is.
+func TestTemplate(t *testing.T) {
+	t.Parallel()
+	const templates = "../../../plugins/scaffold/python"
+	dir := shortDir(t)
+	entries, err := os.ReadDir(templates)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(templates, entry.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, isTemplate := strings.CutSuffix(entry.Name(), ".tmpl")
+		if isTemplate {
+			var out strings.Builder
+			parsed, err := template.New(name).Option("missingkey=error").Parse(string(text))
+			if err == nil {
+				err = parsed.Execute(&out, struct{ Name string }{"my-sink"})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = []byte(out.String())
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o755); err != nil { //nolint:gosec // scripts have to be executable
+			t.Fatal(err)
+		}
+	}
+	if err := os.CopyFS(filepath.Join(dir, "callbackd_sink"), os.DirFS(module)); err != nil {
+		t.Fatal(err)
+	}
+
+	readme, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(readme), "```hcl\n")
+	example, _, _ = strings.Cut(example, "```")
+	file, err := os.ReadFile(filepath.Join(dir, "config.hcl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, src := range []string{example, string(file)} {
+		if out, diags := config.Format("config.hcl", []byte(src)); diags.HasErrors() || string(out) != src {
+			t.Errorf("not formatted: %v\n%s", diags, out)
+		}
+	}
+	if _, diags := config.Load(filepath.Join(dir, "config.hcl"), config.Options{}); diags.HasErrors() {
+		t.Error(diags)
+	}
+
+	cmd := exec.CommandContext(t.Context(), python(t), "-W", "error", "-m", "unittest", "-v")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "Ran 4 tests") {
+		t.Errorf("its tests: %v\n%s", err, out)
+	}
+	opts, _ := options(t, filepath.Join(dir, "sink.py"))
+	s, _ := run(t, opts)
+	if d, err := s.Describe(within(t)); err != nil || d.Name != "my-sink" {
+		t.Errorf("it describes itself as %+v, %v", d, err)
 	}
 }

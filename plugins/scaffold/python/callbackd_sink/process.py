@@ -29,6 +29,10 @@ LOG_LEVEL = "CALLBACKD_SINK_LOG_LEVEL"
 # Of go-plugin's handshake, and of the sink protocol.
 CORE_VERSION, PROTOCOL_VERSION = 1, 1
 
+# Of each thread. The system's 8 MiB would soon use up the max_memory of the plugin,
+# which counts what is reserved.
+STACK_SIZE = 1 << 20
+
 # How long the last results may take to the daemon.
 FLUSH_TIME = 0.5
 # Threads for the calls that are not Deliver. They are never held for long.
@@ -89,6 +93,7 @@ def serve(info, settings, open_sink):
         sys.exit(_by_hand(info, settings, sys.argv[1:]))
     stdout = _take_stdout()
     _set_up_log()
+    threading.stack_size(STACK_SIZE)
     service = Service(info, settings, open_sink)
     process = _Process(service)
     threads = concurrent.futures.ThreadPoolExecutor(info.max_calls + OTHER_CALLS, thread_name_prefix="call")
@@ -191,6 +196,8 @@ class _Process:
 
     def close_sink(self):
         """Closes the sink, unless the daemon did."""
+        if self._service.was_closed:
+            return
         try:
             self._service.close(CLOSE_TIMEOUT)
         except Exception as error:

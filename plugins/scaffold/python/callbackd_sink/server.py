@@ -28,6 +28,7 @@ class Service(sink_pb2_grpc.SinkServiceServicer):
         self._state = threading.Lock()
         self._instance = None
         self._closed = False
+        self.was_closed = False  # the daemon has called Close, whatever came of it
 
     def Describe(self, request, rpc):
         return self._describe
@@ -110,6 +111,8 @@ class Service(sink_pb2_grpc.SinkServiceServicer):
             rpc.abort(grpc.StatusCode.DEADLINE_EXCEEDED, clean_text(describe(error)))
         except Exception as error:
             rpc.abort(grpc.StatusCode.UNKNOWN, clean_text(f"{type(error).__name__}: {describe(error)}"))
+        finally:
+            self.was_closed = True
         return pb.CloseResponse()
 
     def close(self, timeout=CLOSE_TIMEOUT):

@@ -48,7 +48,19 @@ class Workers:
                 self._free += 1
         self._tasks.put(task)
         if start:
+            self._start()
+
+    def _start(self):
+        try:
             threading.Thread(target=self._work, name="deliver", daemon=True).start()
+        except RuntimeError as error:  # too many threads, or too little memory for one
+            with self._lock:
+                self._threads -= 1
+                self._free -= 1
+                left = self._threads
+            if left == 0:
+                raise
+            LOG.warning("a thread could not be started: fewer events are delivered at the same time", extra={"error": str(error)})
 
     def _work(self):
         while True:
