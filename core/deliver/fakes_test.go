@@ -148,6 +148,18 @@ func (q *memQueue) release() {
 	q.wake()
 }
 
+// held is how many leases are held.
+func (q *memQueue) held() (n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, it := range q.items {
+		if it.held {
+			n++
+		}
+	}
+	return n
+}
+
 // suspicions returns those that are kept, by the bodies of their events.
 func (q *memQueue) suspicions() map[string]queue.Suspicion {
 	q.mu.Lock()

@@ -224,15 +224,15 @@ func TestEachOfTwoPoisonEventsIsConvicted(t *testing.T) {
 
 func TestACrashLoopConvictsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newMemQueue(1000)
+		q := newMemQueue(300)
 		var mended bool
 		m := newMortal(t, nil)
 		m.kills = func(string) bool { return !mended }
-		m.restart = time.Minute
+		m.restart = 20 * time.Second
 		w := startWide(t, q, m)
 		time.Sleep(6 * time.Hour)
-		if n := m.died(); n < 300 {
-			t.Errorf("the plugin died %d times in 6 hours", n)
+		if n := m.died(); n < 900 {
+			t.Errorf("the plugin died %d times in 6 hours: this tests nothing", n)
 		}
 		check(t, q, map[string]int{"retry": retries(q)})
 		for body, s := range q.suspicions() {
@@ -253,7 +253,7 @@ func TestACrashLoopConvictsNobody(t *testing.T) {
 		m.mu.Unlock()
 		time.Sleep(5 * time.Minute)
 		w.end()
-		check(t, q, map[string]int{"retry": retries(q), "delivered": 1000})
+		check(t, q, map[string]int{"retry": retries(q), "delivered": 300})
 		if left := q.suspicions(); len(left) != 0 {
 			t.Errorf("suspicions are left: %v", left)
 		}
@@ -436,9 +436,35 @@ func TestStopWhileASuspectWaits(t *testing.T) {
 		synctest.Wait()
 		w.end()
 		check(t, q, map[string]int{"delivered": 1, "retry": 1})
-		if got := q.suspicions()["accused before"]; got != (queue.Suspicion{Crashes: 5, Alone: 2}) || len(sink.calls) != 1 {
-			t.Errorf("suspicion %+v after %d calls", got, len(sink.calls))
+		if got := q.suspicions()["accused before"]; got != (queue.Suspicion{Crashes: 5, Alone: 2}) || len(sink.calls) != 1 || q.held() != 0 {
+			t.Errorf("suspicion %+v after %d calls, %d leases are held", got, len(sink.calls), q.held())
 		}
+	})
+}
+
+// So is one that waits for the plugin, which died meanwhile, to be there again.
+func TestStopWhileASuspectWaitsForThePlugin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, m := newMemQueue(0), newMortal(t, poisonous)
+		m.latency, m.restart = 5*time.Second, time.Hour
+		q.add("poison")
+		w := run(t, settings(), q, m, asIs)
+		synctest.Wait()
+		q.add("accused before")
+		q.mu.Lock()
+		q.items[2].leased.Suspicion = queue.Suspicion{Crashes: 5, Alone: 2}
+		q.mu.Unlock()
+		time.Sleep(time.Minute)
+		if n := q.held(); n != 1 {
+			t.Errorf("%d leases are held while the plugin is down, want one", n)
+		}
+		w.end()
+		check(t, q, map[string]int{"retry": 2})
+		want := queue.Suspicion{Crashes: 5, Alone: 2}
+		if got := q.suspicions(); got["accused before"] != want || got["poison"] != (queue.Suspicion{Crashes: 1}) || q.held() != 0 || len(m.sizes) != 1 {
+			t.Errorf("suspicions %v after %d calls, %d leases are held", got, len(m.sizes), q.held())
+		}
+		time.Sleep(time.Hour) // until the fake's restart is over
 	})
 }
 

@@ -196,6 +196,39 @@ func TestWaitingTakerSeesLeases(t *testing.T) {
 }
 
 // What is due again and what was never tried take turns.
+// A taker that waits sees a suspect that is given back, or whose lease runs out.
+func TestWaitingTakerSeesSuspects(t *testing.T) {
+	for _, givenBack := range []bool{true, false} {
+		bubble(t, Options{}, func(t *testing.T, q *Embedded) {
+			if err := q.Append(t.Context(), benchEvent(1), toAudit); err != nil {
+				t.Fatal(err)
+			}
+			s := Suspicion{Crashes: 1}
+			l := takeOne(t, q, "audit", time.Hour)
+			st := Settlement{Lease: l.Lease, Retry: &Retry{At: time.Now(), Error: "x"}, Suspicion: s}
+			if err := q.Settle(t.Context(), []Settlement{st}); err != nil {
+				t.Fatal(err)
+			}
+			l = takeOne(t, q, "audit", time.Hour)
+			began := time.Now()
+			got := make(chan Suspicion, 1)
+			go func() { got <- takeOne(t, q, "audit", time.Hour).Suspicion }()
+			synctest.Wait()
+			want := time.Hour
+			if givenBack {
+				want = 0
+				st := Settlement{Lease: l.Lease, Retry: &Retry{At: began}, Suspicion: s}
+				if err := q.Settle(t.Context(), []Settlement{st}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if again := <-got; again != s || time.Since(began) != want {
+				t.Errorf("%+v came after %v, want %+v after %v", again, time.Since(began), s, want)
+			}
+		})
+	}
+}
+
 func TestNothingStarves(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, q *Embedded) {
 		for i := range 40 {
@@ -370,6 +403,35 @@ func TestWindowIsBounded(t *testing.T) {
 		check()
 	}
 	if st := q.Stats(); st.Bytes != 0 || st.Sinks["audit"] != (SinkStats{Delivered: n}) {
+		t.Fatalf("%+v", st)
+	}
+
+	// As many suspects as can be, all due.
+	inParallel(64, n, func(i uint64) {
+		if err := q.Append(context.Background(), benchEvent(i), toAudit); err != nil {
+			t.Error(err)
+		}
+	})
+	for left := n; left > 0; check() {
+		ls, err := q.Take(t.Context(), "audit", Want{MaxEvents: 100, MaxBytes: math.MaxInt, Lease: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ss []Settlement
+		for _, l := range ls {
+			st := Settlement{Lease: l.Lease, Attempts: 1, Delivered: l.Suspicion.Suspect()}
+			if st.Delivered {
+				left--
+			} else {
+				st.Retry, st.Suspicion = &Retry{At: time.Now(), Error: "x"}, Suspicion{Crashes: 1}
+			}
+			ss = append(ss, st)
+		}
+		if err := q.Settle(t.Context(), ss); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st := q.Stats(); st.Bytes != 0 || st.Sinks["audit"] != (SinkStats{Delivered: 2 * n}) {
 		t.Fatalf("%+v", st)
 	}
 }
