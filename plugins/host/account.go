@@ -43,10 +43,11 @@ func runsAs(opts *Options) (*account, error) {
 // without any group of its own but the one of the same number.
 func (a *account) setUser(name string) error {
 	u, err := user.Lookup(name)
-	number, numberErr := strconv.ParseUint(name, 10, 32)
-	if err != nil && numberErr == nil {
-		if u, err = user.LookupId(name); err != nil {
-			a.uid, a.gid = uint32(number), uint32(number)
+	if number, numberErr := strconv.ParseUint(name, 10, 32); err != nil && numberErr == nil {
+		a.uid, a.gid = uint32(number), uint32(number)
+		u, err = user.LookupId(name)
+		var unknown user.UnknownUserIdError
+		if errors.As(err, &unknown) {
 			return nil
 		}
 	}

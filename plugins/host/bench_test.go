@@ -27,13 +27,21 @@ func BenchmarkDeliver(b *testing.B) {
 	}
 }
 
+// BenchmarkDeliverSingles measures deliveries that go one by one, many at the same
+// time.
+func BenchmarkDeliverSingles(b *testing.B) {
+	for _, calls := range []int{1, 4, 16, 64, 256} {
+		b.Run(fmt.Sprintf("calls=%d", calls), func(b *testing.B) { benchmarkDeliver(b, false, calls, 1) })
+	}
+}
+
 func benchmarkDeliver(b *testing.B, plain bool, calls, size int) {
 	exe, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
 	s := New(Options{
-		Name: "bench", Command: []string{exe}, Env: []string{roleEnv + "=plugin"}, PlainTransport: plain,
+		Name: "bench", Command: []string{exe}, Env: []string{roleEnv + "=noop"}, PlainTransport: plain,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	ctx, cancel := context.WithCancel(b.Context())

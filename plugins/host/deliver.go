@@ -105,7 +105,7 @@ func (s *Sink) Deliver(ctx context.Context, batch Batch, result func(Result)) er
 		patience: batch.Timeout + s.opts.DeliverAllowance,
 		tracker:  newTracker(batch.Deliveries),
 	}
-	err := d.run(ctx, &s.slabs)
+	err := d.run(ctx)
 	if errors.Is(err, ErrCrashed) {
 		s.lost(p)
 	}
@@ -126,19 +126,14 @@ type deliverCall struct {
 	tracker  *tracker
 }
 
-func (d *deliverCall) run(ctx context.Context, slabs interface {
-	Get() any
-	Put(any)
-},
-) (err error) {
-	slab := slabs.Get().(*slab)
-	request, err := slab.fill(d.process.ref(), d.batch, d.refuse)
+func (d *deliverCall) run(ctx context.Context) (err error) {
+	codec := d.process.codec
+	request, sent, err := codec.encode(d.batch, d.refuse)
 	if err != nil {
-		slabs.Put(slab)
 		return err
 	}
-	if len(request.Deliveries) == 0 {
-		slabs.Put(slab)
+	if sent == 0 {
+		codec.discard(request)
 		return nil
 	}
 
@@ -150,10 +145,15 @@ func (d *deliverCall) run(ctx context.Context, slabs interface {
 	d.process.pulse.begin(time.Now(), d.patience)
 	defer func() { d.process.pulse.end(err == nil) }()
 
-	stream, err := d.process.rpc.Deliver(call, request)
-	slab.clear()
-	slabs.Put(slab) // the request is on its way as bytes
-	if err == nil {
+	stream, err := d.process.conn.NewStream(call, &sinkpb.SinkService_ServiceDesc.Streams[0],
+		sinkpb.SinkService_Deliver_FullMethodName, grpc.ForceCodecV2(codec))
+	if err != nil {
+		codec.discard(request)
+		return d.explain(ctx, call, err)
+	}
+	// What went wrong in sending, receiving tells.
+	if err = stream.SendMsg(request); err == nil || errors.Is(err, io.EOF) {
+		_ = stream.CloseSend() // always nil
 		err = d.receive(stream, watchdog)
 	}
 	if err != nil {
@@ -166,9 +166,12 @@ func (d *deliverCall) run(ctx context.Context, slabs interface {
 }
 
 // receive takes results until the plugin ends the stream.
-func (d *deliverCall) receive(stream grpc.ServerStreamingClient[sinkpb.DeliverResponse], watchdog *time.Timer) error {
+func (d *deliverCall) receive(stream grpc.ClientStream, watchdog *time.Timer) error {
+	var response results
+	defer response.free()
 	for {
-		response, err := stream.Recv()
+		response.free()
+		err := stream.RecvMsg(&response)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -176,8 +179,9 @@ func (d *deliverCall) receive(stream grpc.ServerStreamingClient[sinkpb.DeliverRe
 			return err
 		}
 		progress := false
-		for _, r := range response.GetResults() {
-			if i, ok := d.tracker.take(r.GetDeliveryId()); ok {
+		for i := range response.list {
+			r := &response.list[i]
+			if i, ok := d.tracker.take(r.id); ok {
 				progress = true
 				d.result(d.convert(i, r))
 			}
@@ -189,9 +193,9 @@ func (d *deliverCall) receive(stream grpc.ServerStreamingClient[sinkpb.DeliverRe
 	}
 }
 
-func (d *deliverCall) convert(index int, r *sinkpb.Result) Result {
+func (d *deliverCall) convert(index int, r *rawResult) Result {
 	out := Result{Index: index, Outcome: OutcomeRetry}
-	switch r.GetOutcome() {
+	switch r.outcome {
 	case sinkpb.Outcome_OUTCOME_DELIVERED:
 		out.Outcome = OutcomeDelivered
 		return out
@@ -200,16 +204,16 @@ func (d *deliverCall) convert(index int, r *sinkpb.Result) Result {
 	case sinkpb.Outcome_OUTCOME_THROTTLED:
 		out.Outcome = OutcomeThrottled
 	}
-	out.Message = d.process.texts.clean(r.GetMessage(), MaxMessageLen)
-	if after := r.GetRetryAfter(); after != nil && out.Outcome != OutcomeRejected {
-		out.RetryAfter = max(0, after.AsDuration())
+	out.Message = d.process.texts.clean(string(r.message), MaxMessageLen)
+	if out.Outcome != OutcomeRejected {
+		out.RetryAfter = max(0, r.retryAfter)
 	}
 	return out
 }
 
 // refuse settles a delivery that cannot be sent at all.
 func (d *deliverCall) refuse(index int, why error) {
-	if _, ok := d.tracker.take(d.batch.Deliveries[index].ID); ok {
+	if _, ok := d.tracker.take([]byte(d.batch.Deliveries[index].ID)); ok {
 		d.result(Result{
 			Index: index, Outcome: OutcomeRejected,
 			Message: d.process.texts.clean(why.Error(), MaxMessageLen),
@@ -230,6 +234,10 @@ func (d *deliverCall) explain(ctx, call context.Context, err error) error {
 			name, ErrTimeout, d.batch.Timeout, d.tracker.left, len(d.batch.Deliveries))
 	}
 	st := status.Convert(err)
+	if _, bounded := ctx.Deadline(); bounded && st.Code() == codes.DeadlineExceeded {
+		// gRPC tells the plugin of the caller's deadline: its end may notice first.
+		return fmt.Errorf("plugin %s: delivering: %w", name, context.DeadlineExceeded)
+	}
 	if st.Code() == codes.Unavailable || st.Code() == codes.Canceled {
 		if gone := d.process.explainGone(); gone != nil {
 			return gone
@@ -254,7 +262,7 @@ func newTracker(deliveries []Delivery) *tracker {
 }
 
 // take returns the index of the delivery, the first time it is asked for.
-func (t *tracker) take(id string) (index int, ok bool) {
+func (t *tracker) take(id []byte) (index int, ok bool) {
 	i, known := t.find(id)
 	if !known || t.done[i] {
 		t.odd++
@@ -266,8 +274,8 @@ func (t *tracker) take(id string) (index int, ok bool) {
 	return i, true
 }
 
-func (t *tracker) find(id string) (int, bool) {
-	if t.next < len(t.deliveries) && t.deliveries[t.next].ID == id {
+func (t *tracker) find(id []byte) (int, bool) {
+	if t.next < len(t.deliveries) && t.deliveries[t.next].ID == string(id) {
 		return t.next, true
 	}
 	if t.byID == nil {
@@ -276,6 +284,6 @@ func (t *tracker) find(id string) (int, bool) {
 			t.byID[t.deliveries[i].ID] = i
 		}
 	}
-	i, ok := t.byID[id]
+	i, ok := t.byID[string(id)]
 	return i, ok
 }

@@ -150,7 +150,6 @@ type Sink struct {
 	// oddResults limits what is logged about results that make no sense.
 	oddResults rate.Sometimes
 	oddMetrics rate.Sometimes // likewise
-	slabs      sync.Pool      // of *slab
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced with each change of what is below
@@ -172,7 +171,6 @@ func New(opts Options) *Sink {
 		configuring: make(chan struct{}, 1),
 		oddResults:  rate.Sometimes{Interval: 10 * time.Second},
 		oddMetrics:  rate.Sometimes{Interval: 10 * time.Minute},
-		slabs:       sync.Pool{New: func() any { return new(slab) }},
 		changed:     make(chan struct{}),
 		state:       State{Phase: PhaseStopped, Plain: opts.PlainTransport, Since: time.Now()},
 	}

@@ -56,6 +56,7 @@ type process struct {
 	client *plugin.Client
 	conn   *grpc.ClientConn
 	rpc    sinkpb.SinkServiceClient
+	codec  *batchCodec
 	pinned bool
 
 	address net.Addr // nil until the handshake
@@ -77,6 +78,7 @@ func launch(ctx context.Context, opts *Options, log *pluginLog) (*process, error
 		return nil, err
 	}
 	p := &process{opts: opts, log: log, texts: log.texts}
+	p.codec = newBatchCodec(p.ref())
 	p.broken, p.fail = context.WithCancelCause(context.Background())
 	err := p.start(ctx)
 	if err != nil {

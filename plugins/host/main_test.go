@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/callbackd/callbackd/plugins/schema"
+	"github.com/callbackd/callbackd/plugins/sink"
 	"github.com/callbackd/callbackd/plugins/sinktest/faultsink"
 )
 
@@ -25,6 +26,9 @@ const roleEnv = "HOST_TEST_ROLE"
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleEnv) {
+	case "noop":
+		sink.Serve(sink.Info{Name: "noop", Version: "1.0.0"}, func(context.Context, struct{}) (sink.Sink, error) { return noop{}, nil })
+		os.Exit(0)
 	case "plugin":
 		faultsink.Main() // does not return
 	case "daemon":
@@ -32,6 +36,13 @@ func TestMain(m *testing.M) {
 	}
 	goleak.VerifyTestMain(m)
 }
+
+// noop is a sink of the SDK's that takes everything.
+type noop struct{}
+
+func (noop) Deliver(context.Context, sink.Event) error { return nil }
+
+func (noop) DeliverBatch(context.Context, []sink.Event) []error { return nil }
 
 // logs collects what is logged.
 type logs struct {

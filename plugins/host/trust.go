@@ -33,16 +33,19 @@ func isFile(path string) bool {
 }
 
 func trustedFile(path string) error {
-	real, err := filepath.EvalSymlinks(path)
+	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return err // that there is no such file is told better at the start
+		return err
+	}
+	if info, err := os.Stat(target); err != nil || info.IsDir() {
+		return err // what it is instead of a program is told better at the start
 	}
 	// A symbolic link can be changed by whoever may write to its folder.
-	for _, p := range []string{path, real} {
+	for _, p := range []string{path, target} {
 		if err := trustedPlace(p); err != nil {
 			return err
 		}
-		if p == real {
+		if p == target {
 			break
 		}
 	}
