@@ -188,9 +188,9 @@ func pluginMetrics(t *testing.T) (out []string) {
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	inCode := make(map[string]bool)
-	for _, file := range goFiles(t, parser.SkipObjectResolution) {
+	for name, file := range goFiles(t, parser.SkipObjectResolution) {
 		literals(file, func(text string) {
-			if metricPattern.MatchString(text) {
+			if metricPattern.MatchString(text) && !strings.HasPrefix(name, "plugins/sinktest/") {
 				inCode[text] = true
 			}
 		})
@@ -204,10 +204,13 @@ func TestMetrics(t *testing.T) {
 	inDocs := make(map[string]bool)
 	for name, text := range pages(t) {
 		for _, metric := range inTextPattern.FindAllString(text, -1) {
+			if metric == "callbackd_sink" { // the Python module
+				continue
+			}
 			if base := suffixPattern.ReplaceAllString(metric, ""); inCode[base] {
 				metric = base
 			}
-			if !inCode[metric] {
+			if !inCode[metric] && metric != "callbackd_plugin" { // the beginning of those of plugins
 				t.Errorf("%s names the metric %s, which the code does not have", name, metric)
 			}
 			if name == "docs/operations.md" {
