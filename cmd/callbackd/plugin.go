@@ -16,14 +16,14 @@ import (
 func newPlugin() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plugin",
-		Short: "List, describe and write sink plugins",
+		Short: "List, describe, write and check sink plugins",
 		Long: `Commands about sink plugins: the programs that sinks run as.
 
 A sink type is found as for a sink in the configuration: by its plugin block, else
 as the program callbackd-sink-TYPE in plugin_dir. Without a configuration that is
 the folder of callbackd itself.`,
 	}
-	cmd.AddCommand(newPluginList(), newPluginDescribe(), newPluginNew())
+	cmd.AddCommand(newPluginList(), newPluginDescribe(), newPluginNew(), newPluginTest())
 	return cmd
 }
 

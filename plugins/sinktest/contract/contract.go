@@ -97,9 +97,12 @@ const (
 	defaultTimeout = 10 * time.Second
 	minTimeout     = time.Second
 	maxTimeout     = time.Minute
+	// runTimeout bounds a whole run, in timeouts of Options.
+	runTimeout = 60
 )
 
-// Run checks the rules one after the other. It returns a report when it could
+// Run checks the rules one after the other. It takes at
+// most 60 times the timeout. It returns a report when it could
 // check them, whatever came out. An error says that it could not: the options are
 // wrong, Settings failed, or ctx ended.
 func Run(ctx context.Context, opts Options) (*Report, error) {
@@ -116,6 +119,9 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 	if opts.Timeout < minTimeout || opts.Timeout > maxTimeout {
 		return nil, fmt.Errorf("the timeout %s is not between %s and %s", opts.Timeout, minTimeout, maxTimeout)
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, runTimeout*opts.Timeout,
+		fmt.Errorf("the check was given up: it took more than %s", runTimeout*opts.Timeout))
+	defer cancel()
 	s := &suite{opts: opts}
 	began := time.Now()
 	report := &Report{Plugin: opts.Command[0]}

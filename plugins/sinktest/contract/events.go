@@ -72,7 +72,7 @@ func (s *suite) marked(ev *host.Event, author func(*host.Event), mark string) bo
 	switch {
 	case author != nil:
 		author(ev)
-	case s.opts.Receiver != nil:
+	case s.receiver() != nil:
 		ev.Type, ev.Subject = mark, mark
 		ev.Body, _ = json.Marshal(map[string]string{"id": ev.ID, "greeting": mark}) // of strings: cannot fail
 	default:
@@ -95,7 +95,14 @@ func (s *suite) delivery(ev host.Event, attempt int) (*sinkpb.Delivery, error) {
 		return out, nil
 	}
 	values, err := s.settings.PerEvent(&ev)
-	if err != nil {
+	switch {
+	case err == nil:
+		s.evaluated = true
+	case s.evaluated:
+		// Odd events may well be too much for them: the daemon keeps such an event
+		// from the sink.
+		return nil, skipped("the settings that are evaluated for each event fail for such an event: " + err.Error())
+	default:
 		s.unusable = fmt.Errorf("the settings that are evaluated for each event cannot be used: %w", err)
 		return nil, s.unusable
 	}
@@ -279,18 +286,25 @@ func (c *session) deliverGood(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	return c.deliver(ctx, c.suite.opts.Timeout, deliveries).delivered()
+	err = c.deliver(ctx, c.suite.opts.Timeout, deliveries).delivered()
+	if err == nil {
+		c.suite.delivered = true
+	}
+	return err
+}
+
+// receiver is the Receiver, unless the sink has delivered and it had nothing.
+func (s *suite) receiver() *Receiver {
+	if r := s.opts.Receiver; r != nil && (!s.delivered || r.counts().seen > 0) {
+		return r
+	}
+	return nil
 }
 
 // still tells whether the plugin works as before.
 func (c *session) still(ctx context.Context, after string) error {
 	if err := c.deliverGood(ctx, 1); err != nil {
-		var failure *Failure
-		happened := err.Error()
-		if errors.As(err, &failure) {
-			happened = failure.Happened
-		}
-		return wrong("an event is delivered after "+after, "%s", happened)
+		return wrong("an event is delivered after "+after, "%s", happened(err))
 	}
 	return nil
 }

@@ -35,11 +35,6 @@ type Result struct {
 // Failure says how a rule is broken, each part in a sentence or two.
 type Failure struct{ Expected, Happened, Advice string }
 
-// Error implements error.
-func (f *Failure) Error() string {
-	return fmt.Sprintf("expected: %s; happened: %s", f.Expected, f.Happened)
-}
-
 // Report is what came out for all rules.
 type Report struct {
 	// Plugin is the program, Type and Version are what it says about itself; they

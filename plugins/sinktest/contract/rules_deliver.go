@@ -257,7 +257,9 @@ func checkBinaryBody(ctx context.Context, s *suite) error {
 	}
 	var evs []host.Event
 	for _, body := range [][]byte{
-		every, {0}, []byte("\xff\xfe not UTF-8"), []byte("{\"text\":\"\xed\xa0\x80\"}"), []byte("line\r\nbreaks\n\n"),
+		every,
+		{0},
+		[]byte("\xff\xfe not UTF-8"), []byte("{\"text\":\"\xed\xa0\x80\"}"), []byte("line\r\nbreaks\n\n"),
 		[]byte(`{"not":"finished"`), []byte("\xef\xbb\xbf{}"), []byte(strings.Repeat("[", 10_000)),
 	} {
 		ev := event()
@@ -364,7 +366,7 @@ func (c *session) begin(ctx context.Context, n int, timeout time.Duration) (*slo
 		return nil, err
 	}
 	var before counts
-	receiver := s.opts.Receiver
+	receiver := s.receiver()
 	if receiver != nil && s.opts.Slow == nil {
 		before = receiver.counts()
 		receiver.set(holdAll)

@@ -173,8 +173,7 @@ func refused(answer *sinkpb.ConfigureResponse, what string, path []any) error {
 }
 
 func happened(err error) string {
-	var failure *Failure
-	if errors.As(err, &failure) {
+	if failure, ok := errors.AsType[*brokenError](err); ok {
 		return failure.Happened
 	}
 	return err.Error()

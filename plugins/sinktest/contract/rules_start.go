@@ -196,7 +196,7 @@ func (s *suite) traces() (traces, error) {
 		} else if err == nil {
 			out.files[path] = "folder"
 		}
-		return nil //nolint:nilerr // a file that is gone by now is no trace
+		return nil // a file that is gone by now is no trace
 	})
 	if err != nil {
 		return traces{}, fmt.Errorf("looking for traces: %w", err)

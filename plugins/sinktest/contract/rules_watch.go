@@ -140,13 +140,14 @@ func checkMetric(m *sinkpb.Metric, counters map[string]float64) error {
 			return fmt.Errorf("there are two series with the labels %q", series.GetLabelValues())
 		}
 		seen[key] = true
-		switch value := series.GetValue(); {
-		case kind == sinkpb.MetricKind_METRIC_KIND_HISTOGRAM:
+		switch kind {
+		case sinkpb.MetricKind_METRIC_KIND_HISTOGRAM:
 			if err := checkHistogram(series.GetHistogram()); err != nil {
 				return err
 			}
 			counters[key] = float64(series.GetHistogram().GetCount())
-		case kind == sinkpb.MetricKind_METRIC_KIND_COUNTER:
+		case sinkpb.MetricKind_METRIC_KIND_COUNTER:
+			value := series.GetValue()
 			if math.IsNaN(value) || math.IsInf(value, 0) || value < 0 {
 				return fmt.Errorf("a counter cannot be %v", value)
 			}

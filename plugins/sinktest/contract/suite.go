@@ -27,8 +27,12 @@ type suite struct {
 
 	about    *host.Description // once the plugin was described
 	settings *Settings         // once it was
-	unusable error             // why nothing can be checked at all
-	masking  masking
+	// delivered tells that an event was delivered.
+	delivered bool
+	// evaluated tells that the settings could be evaluated for an event.
+	evaluated bool
+	unusable  error // why nothing can be checked at all
+	masking   masking
 
 	sessions []*session // of the rule that is checked
 	level    slog.Level // what its plugins are to log
@@ -62,9 +66,13 @@ func (s *suite) checkRule(ctx context.Context, rule Rule) Result {
 		s.opts.Receiver.set(byMark)
 	}
 	var skip skipped
-	var failure *Failure
+	var failure *brokenError
 	switch {
 	case err == nil:
+	case s.unusable != nil:
+		result.Status, result.Reason = Skipped, "not checked: the settings that should work cannot be used"
+	case ctx.Err() != nil:
+		result.Status, result.Reason = Skipped, "not checked: the check was given up"
 	case errors.As(err, &skip):
 		result.Status, result.Reason = Skipped, s.mask(skip.Error())
 	case errors.As(err, &failure):
@@ -81,9 +89,16 @@ func (s *suite) checkRule(ctx context.Context, rule Rule) Result {
 	return result
 }
 
-// wrong is a Failure with the rule's own advice.
-func wrong(expected, happened string, args ...any) *Failure {
-	return &Failure{Expected: expected, Happened: fmt.Sprintf(happened, args...)}
+// brokenError is a Failure as the error of a check.
+type brokenError struct{ Failure }
+
+func (e *brokenError) Error() string {
+	return fmt.Sprintf("expected: %s; happened: %s", e.Expected, e.Happened)
+}
+
+// wrong is a failure with the rule's own advice.
+func wrong(expected, happened string, args ...any) error {
+	return &brokenError{Failure{Expected: expected, Happened: fmt.Sprintf(happened, args...)}}
 }
 
 func (s *suite) mask(text string) string { return s.masking.mask(text) }
@@ -102,7 +117,7 @@ func (s *suite) start(ctx context.Context) (*session, error) {
 	conn, err := host.Connect(ctx, host.Options{
 		Name: s.opts.SinkName, Generation: generation, Command: s.opts.Command, Env: s.opts.Env,
 		PlainTransport: s.opts.PlainTransport, DaemonVersion: s.opts.DaemonVersion,
-		Logger:       slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: s.level})),
+		Logger:       slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: s.level})), //nolint:sloglint // its level is what the plugin is told
 		StartTimeout: s.opts.Timeout, DescribeTimeout: s.opts.Timeout,
 	}, host.Observer{Printed: s.heardLine, Ended: s.lookForLeft})
 	if err != nil {
@@ -236,10 +251,10 @@ func accepted(answer *sinkpb.ConfigureResponse) error {
 		}
 	}
 	if why := answer.GetUnavailable(); why != "" {
-		return &Failure{
+		return &brokenError{Failure{
 			Expected: expected, Happened: "the sink cannot be opened at present: " + wire.Text(why),
 			Advice: "Make available what the settings name, or give other settings.",
-		}
+		}}
 	}
 	return nil
 }

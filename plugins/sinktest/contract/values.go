@@ -85,7 +85,7 @@ func (m *mapped) block(s schema.Schema, settings map[string]any, prefix string) 
 			continue
 		}
 		if a.Required && !m.lenient {
-			m.wrong(prefix+a.Name, "it is required: give settings that work")
+			m.wrong(prefix+a.Name, "it is required")
 		}
 		out[a.Name] = unset(a)
 	}
