@@ -12,11 +12,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"text/template"
 	"time"
 
 	"github.com/callbackd/callbackd/core/config"
 	"github.com/callbackd/callbackd/plugins/host"
+	"github.com/callbackd/callbackd/plugins/scaffold"
 	"github.com/callbackd/callbackd/plugins/schema"
 )
 
@@ -292,40 +292,11 @@ func TestByHand(t *testing.T) {
 // TestTemplate: what callbackd plugin new writes from works as it is.
 func TestTemplate(t *testing.T) {
 	t.Parallel()
-	const templates = "../../../plugins/scaffold/python"
-	dir := shortDir(t)
-	entries, err := os.ReadDir(templates)
-	if err != nil {
+	dir := filepath.Join(shortDir(t), "my-sink")
+	if _, err := scaffold.Write(scaffold.Options{Name: "my-sink", Lang: scaffold.Python, Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
-	for _, entry := range entries {
-		if entry.IsDir() {
-			continue
-		}
-		text, err := os.ReadFile(filepath.Join(templates, entry.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		name, isTemplate := strings.CutSuffix(entry.Name(), ".tmpl")
-		if isTemplate {
-			var out strings.Builder
-			parsed, err := template.New(name).Option("missingkey=error").Parse(string(text))
-			if err == nil {
-				err = parsed.Execute(&out, struct{ Name string }{"my-sink"})
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			text = []byte(out.String())
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o755); err != nil { //nolint:gosec // scripts have to be executable
-			t.Fatal(err)
-		}
-	}
-	if err := os.CopyFS(filepath.Join(dir, "callbackd_sink"), os.DirFS(module)); err != nil {
-		t.Fatal(err)
-	}
-
+	compareFolders(t, module, filepath.Join(dir, "callbackd_sink"))
 	readme, err := os.ReadFile(filepath.Join(dir, "README.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -351,6 +322,9 @@ func TestTemplate(t *testing.T) {
 		t.Errorf("its tests: %v\n%s", err, out)
 	}
 	opts, _ := options(t, filepath.Join(dir, "sink.py"))
+	if info, err := os.Stat(opts.Command[1]); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("sink.py: %v, %v", info.Mode(), err)
+	}
 	s, _ := run(t, opts)
 	if d, err := s.Describe(within(t)); err != nil || d.Name != "my-sink" {
 		t.Errorf("it describes itself as %+v, %v", d, err)

@@ -55,7 +55,7 @@ class Info:
     """
 
     name: str
-    version: str = ""
+    version: str
     doc: str = ""
     max_in_flight: int = 16
     max_calls: int = 4

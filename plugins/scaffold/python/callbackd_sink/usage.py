@@ -19,7 +19,7 @@ _KINDS = {
 
 def usage(info, schema, program):
     """Returns the text."""
-    lines = [f"{info.name} {info.version or '(no version)'}: a sink plugin of callbackd"]
+    lines = [f"{info.name} {info.version}: a sink plugin of callbackd"]
     if info.doc:
         lines += ["", info.doc]
     lines += [
