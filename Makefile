@@ -81,7 +81,7 @@ fmt: $(GOFUMPT) ## format the code
 .PHONY: generate
 generate: $(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## make the generated files anew
 	PATH=$(dir $(PROTOC_GEN_GO)):$(dir $(PROTOC_GEN_GO_GRPC)):$$PATH $(BUF) generate
-	@$(MAKE) --no-print-directory generate-python
+	@$(MAKE) --no-print-directory generate-python generate-docs
 
 .PHONY: generate-python
 generate-python: $(PYTHON)
@@ -92,9 +92,13 @@ generate-python: $(PYTHON)
 	  --python_out=$(dir $(PYTHON_SINK)) --grpc_python_out=$(dir $(PYTHON_SINK)) callbackd_sink/sink.proto
 	@mkdir -p $(PYTHON_COPY) && rm -rf $(PYTHON_COPY)/*.py && cp $(PYTHON_SINK)/*.py $(PYTHON_COPY)/
 
+.PHONY: generate-docs
+generate-docs: # the settings of the sinks, from what they declare
+	go test ./docs -run '^TestSettingsOfSinks$$' -count=1 -update
+
 .PHONY: generated-is-current
 generated-is-current: generate
-	@git diff --exit-code -- '*.pb.go' '*_pb2*.py' $(PYTHON_COPY) || { echo "generated files were out of date: commit what make generate wrote"; exit 1; }
+	@git diff --exit-code -- '*.pb.go' '*_pb2*.py' $(PYTHON_COPY) docs/sinks || { echo "generated files were out of date: commit what make generate wrote"; exit 1; }
 
 .PHONY: tidy-is-current
 tidy-is-current:

@@ -28,18 +28,18 @@ const (
 
 // Config is the content of the sink's config block.
 type Config struct {
-	Path   sink.Path     `hcl:"path" doc:"the file that lines are appended to; created, with its folder, where it is missing"`
-	Format string        `hcl:"format" default:"event" oneof:"event|body" doc:"what a line is: the event as a CloudEvents JSON object, or its body alone"`
-	Sync   string        `hcl:"sync" default:"batch" oneof:"batch|none" doc:"batch: events are on the disk before they count as delivered; none: the operating system writes them when it likes, and a power failure loses some"`
-	Mode   string        `hcl:"mode" default:"0640" doc:"the permissions, in octal, of files that the sink creates, whatever the umask is"`
-	Rotate *RotateConfig `hcl:"rotate,block" doc:"begin a new file from time to time; without it, the file grows, or logrotate takes care of it"`
+	Path   sink.Path     `hcl:"path" doc:"the file that lines are appended to; created, with its folder, where it is missing. Relative paths are relative to the folder of the configuration"`
+	Format string        `hcl:"format" default:"event" oneof:"event|body" doc:"what a line is: the event as a CloudEvents JSON object (\"event\"), or its body alone (\"body\")"`
+	Sync   string        `hcl:"sync" default:"batch" oneof:"batch|none" doc:"\"batch\": an event counts as delivered when it is on the disk (fdatasync, once for all events that are written together). \"none\": when the operating system has it; a power failure or a crash of the machine loses some"`
+	Mode   string        `hcl:"mode" default:"0640" doc:"the permissions, in octal, of files that the sink creates, whatever the umask is. Execute bits, and write permission for everybody, are refused. A file that exists keeps its permissions"`
+	Rotate *RotateConfig `hcl:"rotate,block" doc:"begin a new file from time to time, by max_size, max_age or both. Without it the file grows, or logrotate takes care of it"`
 }
 
 // RotateConfig is the content of the rotate block.
 type RotateConfig struct {
-	MaxSize  *sink.Size     `hcl:"max_size" doc:"begin a new file before this size is exceeded"`
-	MaxAge   *time.Duration `hcl:"max_age" doc:"begin a new file this long after the first line"`
-	Keep     int            `hcl:"keep" default:"0" doc:"how many rotated files are kept; the oldest go first; 0: all"`
+	MaxSize  *sink.Size     `hcl:"max_size" doc:"begin a new file before this size is exceeded; at least \"4KiB\""`
+	MaxAge   *time.Duration `hcl:"max_age" doc:"begin a new file this long after the first line, also while no events come; at least \"1s\""`
+	Keep     int            `hcl:"keep" default:"0" doc:"how many rotated files are kept; the oldest go first. 0: all, so watch the disk"`
 	Compress bool           `hcl:"compress" default:"false" doc:"compress rotated files with gzip, in the background"`
 }
 

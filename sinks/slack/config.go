@@ -14,15 +14,15 @@ const defaultAPI = "https://slack.com/api/"
 
 // Config is the content of the sink's config block.
 type Config struct {
-	WebhookURL sink.Secret `hcl:"webhook_url,optional" doc:"URL of a Slack incoming webhook; either this, or token and channel"`
+	WebhookURL sink.Secret `hcl:"webhook_url,optional" doc:"URL of an incoming webhook. Either this, or token and channel"`
 	Token      sink.Secret `hcl:"token,optional" doc:"token of a Slack app with the scope chat:write (xoxb-…), for chat.postMessage"`
-	Channel    string      `hcl:"channel,optional" doc:"with token: the channel to post to, by id (C…) or name"`
+	Channel    string      `hcl:"channel,optional" doc:"with token: the channel to post to, by id (C…) or name. The app must be a member"`
 	APIURL     string      `hcl:"api_url,optional" doc:"with token: where the Web API is, for a stand-in; else Slack's own, https://slack.com/api/"`
 
-	Text      sink.PerEvent[string]   `hcl:"text,optional" escape:"& &amp; < &lt; > &gt;" doc:"what the message says, in Slack's mrkdwn; with blocks: what notifications show. Evaluated for each event"`
-	Blocks    sink.PerEvent[sink.Any] `hcl:"blocks,optional" escape:"& &amp; < &lt; > &gt;" doc:"a list of Block Kit blocks. Evaluated for each event"`
-	Username  string                  `hcl:"username,optional" doc:"the name to post under, where Slack allows it"`
-	IconEmoji string                  `hcl:"icon_emoji,optional" doc:"the emoji to post under, as in :bell:, where Slack allows it"`
+	Text      sink.PerEvent[string]   `hcl:"text,optional" escape:"& &amp; < &lt; > &gt;" doc:"what the message says, in Slack's mrkdwn; with blocks, what notifications show"`
+	Blocks    sink.PerEvent[sink.Any] `hcl:"blocks,optional" escape:"& &amp; < &lt; > &gt;" doc:"a list of Block Kit blocks, as an HCL value (without jsonencode)"`
+	Username  string                  `hcl:"username,optional" doc:"the name to post under, where Slack allows it: with token, for the scope chat:write.customize"`
+	IconEmoji string                  `hcl:"icon_emoji,optional" doc:"the emoji to post under, as in \":bell:\", where Slack allows it: with token, for the scope chat:write.customize"`
 	ThreadTS  string                  `hcl:"thread_ts,optional" doc:"the ts of a message to answer in a thread"`
 }
 

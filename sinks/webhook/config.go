@@ -24,22 +24,22 @@ const (
 
 // Config is the content of the config block.
 type Config struct {
-	URL            sink.Secret                      `hcl:"url" doc:"where to send: an http or https URL. A user name and password in it are sent as basic authentication"`
+	URL            sink.Secret                      `hcl:"url" doc:"where to send: an http or https URL without fragment. A user name and password in it are sent as basic authentication"`
 	Method         string                           `hcl:"method" default:"POST" oneof:"POST|PUT|PATCH" doc:"the request method"`
-	Format         string                           `hcl:"format" default:"body" oneof:"body|cloudevents-binary|cloudevents-structured" doc:"what is sent: the body and content type as received, or a CloudEvent"`
-	Headers        sink.PerEvent[map[string]string] `hcl:"headers,optional,sensitive" doc:"headers to send, evaluated for each event; one with an empty value is not sent"`
-	SigningSecrets []sink.Secret                    `hcl:"signing_secrets,optional" doc:"Standard Webhooks secrets (\"whsec_…\"): each signs, the first one first"`
+	Format         string                           `hcl:"format" default:"body" oneof:"body|cloudevents-binary|cloudevents-structured" doc:"\"body\": the bytes and content type as received. \"cloudevents-binary\": the body, with the event's attributes in ce-… headers. \"cloudevents-structured\": one CloudEvents JSON object"`
+	Headers        sink.PerEvent[map[string]string] `hcl:"headers,optional,sensitive" doc:"headers to send. One with an empty value is not sent"`
+	SigningSecrets []sink.Secret                    `hcl:"signing_secrets,optional" doc:"up to 8 secrets of Standard Webhooks, \"whsec_\" and the base64 of 24 to 64 bytes. Each signs, the first one first"`
 	TLS            *TLS                             `hcl:"tls,block" doc:"how the receiver is authenticated, and the sink to it"`
-	FinalStatus    []int                            `hcl:"final_status" default:"[400,404,405,410,413,414,415,422,501]" doc:"status codes after which the event is not tried again"`
+	FinalStatus    []int                            `hcl:"final_status" default:"[400,404,405,410,413,414,415,422,501]" doc:"status codes, 300 to 599, after which an event is not tried again. []: none. 429 cannot be listed"`
 	AllowLinkLocal bool                             `hcl:"allow_link_local" default:"false" doc:"allow receivers on link-local and cloud metadata addresses"`
 }
 
 // TLS is the content of the tls block. The files are in PEM form and read again
 // when they change.
 type TLS struct {
-	CAFile     sink.Path `hcl:"ca_file,optional" doc:"the authorities to trust instead of the system's"`
-	CertFile   sink.Path `hcl:"cert_file,optional" doc:"the client certificate"`
-	KeyFile    sink.Path `hcl:"key_file,optional" doc:"the private key of the client certificate"`
+	CAFile     sink.Path `hcl:"ca_file,optional" doc:"the authorities to trust, instead of the system's. PEM"`
+	CertFile   sink.Path `hcl:"cert_file,optional" doc:"the client certificate. PEM; needs key_file"`
+	KeyFile    sink.Path `hcl:"key_file,optional" doc:"the private key of the client certificate. PEM; needs cert_file"`
 	ServerName string    `hcl:"server_name,optional" doc:"the host name to expect in the receiver's certificate, instead of the one in url"`
 }
 

@@ -168,6 +168,16 @@ func listed[T any](values []T, text func(T) string) []string {
 	return out
 }
 
+// explained tells whether the doc has every value that is allowed already.
+func explained(a *schema.Attribute) bool {
+	for _, value := range a.OneOf {
+		if !strings.Contains(a.Doc, quote(value)) {
+			return false
+		}
+	}
+	return true
+}
+
 // choice joins what can be chosen from: "a, b or c".
 func choice(words []string) string {
 	if n := len(words); n > 1 {

@@ -28,6 +28,7 @@ func everything() manual.Manual {
 				{Name: "token", Type: text, Required: true, Sensitive: true},
 				{Name: "text", Type: text, Required: true, PerEvent: true, Escape: []schema.Replacement{{From: "&", To: "&amp;"}, {From: "|", To: ""}}, Doc: "the `message` <b> a|b"},
 				{Name: "level", Type: text, OneOf: []string{"info", "error"}, Default: "info", Doc: "info: quiet"},
+				{Name: "mode", Type: text, OneOf: []string{"fast", "slow"}, Doc: "\"fast\": at once. \"slow\": later"},
 				{Name: "ratio", Type: number, Default: 1.5},
 				{Name: "count", Type: number, Default: int64(-3)},
 				{Name: "fast", Type: schema.Type{Kind: schema.KindBool}, Default: false},

@@ -82,7 +82,7 @@ func markdownMeaning(a *schema.Attribute) []string {
 	if doc := sentence(a.Doc); doc != "" {
 		out = append(out, prose(doc))
 	}
-	if len(a.OneOf) > 0 {
+	if !explained(a) {
 		out = append(out, "One of "+choice(listed(a.OneOf, func(s string) string { return code(quote(cut(s, maxValue))) }))+".")
 	}
 	if len(a.Escape) > 0 {

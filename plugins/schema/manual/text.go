@@ -83,7 +83,7 @@ func attributeWords(a *schema.Attribute) []string {
 }
 
 func oneOfText(a *schema.Attribute) string {
-	if len(a.OneOf) == 0 {
+	if explained(a) {
 		return ""
 	}
 	return "One of: " + strings.Join(listed(a.OneOf, func(s string) string { return quote(cut(s, maxValue)) }), ", ") + "."
