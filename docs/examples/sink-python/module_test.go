@@ -303,11 +303,15 @@ func TestTemplate(t *testing.T) {
 	}
 	_, example, _ := strings.Cut(string(readme), "```hcl\n")
 	example, _, _ = strings.Cut(example, "```")
-	file, err := os.ReadFile(filepath.Join(dir, "config.hcl"))
-	if err != nil {
-		t.Fatal(err)
+	sources := []string{example}
+	for _, name := range []string{"config.hcl", "contract.hcl"} {
+		file, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources = append(sources, string(file))
 	}
-	for _, src := range []string{example, string(file)} {
+	for _, src := range sources {
 		if out, diags := config.Format("config.hcl", []byte(src)); diags.HasErrors() || string(out) != src {
 			t.Errorf("not formatted: %v\n%s", diags, out)
 		}

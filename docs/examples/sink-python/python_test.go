@@ -74,12 +74,14 @@ func compareFolders(t *testing.T, want, got string) int {
 
 func TestExampleConfiguration(t *testing.T) {
 	t.Parallel()
-	src, err := os.ReadFile("config.hcl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out, diags := config.Format("config.hcl", src); diags.HasErrors() || !bytes.Equal(out, src) {
-		t.Errorf("config.hcl is not formatted: %v\n%s", diags, out)
+	for _, name := range []string{"config.hcl", "contract.hcl"} {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, diags := config.Format(name, src); diags.HasErrors() || !bytes.Equal(out, src) {
+			t.Errorf("%s is not formatted: %v\n%s", name, diags, out)
+		}
 	}
 	cfg, diags := config.Load("config.hcl", config.Options{})
 	if diags.HasErrors() {
