@@ -17,8 +17,7 @@ import (
 
 func newPluginDescribe() *cobra.Command {
 	var path, format string
-	var asJSON, offline bool
-	tls := true
+	var asJSON, offline, plain bool
 	cmd := &cobra.Command{
 		Use:   "describe NAME|PATH",
 		Short: "Show the settings of a sink type",
@@ -38,11 +37,14 @@ The plugin is started for it, and what it says is kept for --offline.`,
 			if asJSON && cmd.Flags().Changed("format") {
 				return &usageError{"--json and --format exclude each other"}
 			}
+			if plain && !isPath(args[0]) {
+				return &usageError{"--plain is for a PATH: what a sink type is run with, its plugin block says"}
+			}
 			cfg, err := pluginConfig(cmd, path)
 			if err != nil {
 				return err
 			}
-			plugin, err := findPlugin(cfg, args[0], tls)
+			plugin, err := findPlugin(cfg, args[0], plain)
 			if err != nil {
 				return err
 			}
@@ -62,13 +64,13 @@ The plugin is started for it, and what it says is kept for --offline.`,
 	offlineFlag(cmd, &offline)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().StringVar(&format, "format", "text", "text or markdown")
-	cmd.Flags().BoolVar(&tls, "tls", true, "with PATH: talk to the program with mutual TLS")
+	cmd.Flags().BoolVar(&plain, "plain", false, "with PATH: do without TLS, as a plugin block with tls = false")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "markdown"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
 // findPlugin finds a plugin by its sink type or its program.
-func findPlugin(cfg *config.Config, name string, tls bool) (config.Plugin, error) {
+func findPlugin(cfg *config.Config, name string, plain bool) (config.Plugin, error) {
 	if !isPath(name) {
 		plugin, err := cfg.PluginOf(name)
 		var none *config.NoPluginError
@@ -78,7 +80,7 @@ func findPlugin(cfg *config.Config, name string, tls bool) (config.Plugin, error
 		return plugin, err
 	}
 	plugin, err := cfg.PluginAt(name)
-	plugin.NoTLS = !tls
+	plugin.NoTLS = plain
 	return plugin, err
 }
 

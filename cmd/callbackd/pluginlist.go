@@ -20,7 +20,7 @@ import (
 // long, and all together.
 const (
 	listTogether = 4
-	listEach     = 10 * time.Second
+	listEach     = 15 * time.Second // the host gives up on most things before, and says why
 	listAll      = time.Minute
 )
 
@@ -105,7 +105,9 @@ func listPlugin(ctx context.Context, cfg *config.Config, name string, offline bo
 		each, cancel := context.WithTimeoutCause(ctx, listEach, fmt.Errorf("it took more than %s to say what it is", listEach))
 		defer cancel()
 		d, _, failed := checker(offline).Describe(each, cfg, name, plugin)
-		if err = failed; err == nil {
+		if err = failed; err != nil && each.Err() != nil {
+			err = context.Cause(each)
+		} else if err == nil {
 			out.Version, out.Doc = d.Version, d.Doc
 			if d.Name != name {
 				out.Doc = strings.TrimSpace(fmt.Sprintf("(calls itself %q) %s", d.Name, d.Doc))

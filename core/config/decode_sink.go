@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/callbackd/callbackd/plugins/schema"
 )
 
 func sinkSpec() *spec {
@@ -119,7 +121,7 @@ func (s *section) decodeRetry(r *Retry) {
 		name = "max_backoff"
 	}
 	s.wrong(name, s.attribute(name).Expr.Range(),
-		fmt.Sprintf("min_backoff (%s) must not be above max_backoff (%s).", formatDuration(r.MinBackoff), formatDuration(r.MaxBackoff)))
+		fmt.Sprintf("min_backoff (%s) must not be above max_backoff (%s).", schema.FormatDuration(r.MinBackoff), schema.FormatDuration(r.MaxBackoff)))
 }
 
 // guessSecrets takes the literals in a config block as secret whose names sound

@@ -6,6 +6,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
+
+	"github.com/callbackd/callbackd/plugins/schema"
 )
 
 // Format returns src in the canonical layout. Only white space between tokens
@@ -23,7 +25,7 @@ func Format(filename string, src []byte) ([]byte, Diagnostics) {
 	if len(src) > maxFileBytes {
 		return fail(&hcl.Diagnostic{
 			Severity: hcl.DiagError, Summary: "The file is too large",
-			Detail:  "A file of the configuration has at most " + formatSize(maxFileBytes) + ".",
+			Detail:  "A file of the configuration has at most " + schema.FormatSize(maxFileBytes) + ".",
 			Subject: &hcl.Range{Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos},
 		})
 	}

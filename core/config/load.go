@@ -12,6 +12,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/callbackd/callbackd/plugins/schema"
 )
 
 const (
@@ -194,7 +196,7 @@ func readFile(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(src)) > limit {
-		return nil, fmt.Errorf("it is larger than %s", formatSize(limit))
+		return nil, fmt.Errorf("it is larger than %s", schema.FormatSize(limit))
 	}
 	return src, nil
 }

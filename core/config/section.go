@@ -236,7 +236,7 @@ func (s *section) duration(name string, dst *time.Duration, least, most time.Dur
 	case err != nil:
 		s.wrong(name, e.Range(), sentence(err.Error()))
 	case d < least || d > most:
-		s.wrong(name, e.Range(), fmt.Sprintf("It may be %s to %s.", formatDuration(least), formatDuration(most)))
+		s.wrong(name, e.Range(), fmt.Sprintf("It may be %s to %s.", schema.FormatDuration(least), schema.FormatDuration(most)))
 	default:
 		*dst = d
 	}
@@ -257,7 +257,7 @@ func (s *section) size(name string, dst *int64, least, most int64) {
 	case err != nil:
 		s.wrong(name, e.Range(), sentence(err.Error()))
 	case n < least || n > most:
-		s.wrong(name, e.Range(), fmt.Sprintf("It may be %s to %s.", formatSize(least), formatSize(most)))
+		s.wrong(name, e.Range(), fmt.Sprintf("It may be %s to %s.", schema.FormatSize(least), schema.FormatSize(most)))
 	default:
 		*dst = n
 	}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // What is said where something else stands than text. Text is read by
@@ -15,31 +14,6 @@ var (
 	errDuration = errors.New(`a duration is written in quotes, like "30s", "1m30s", "12h" or "7d"`)
 	errSize     = errors.New(`a size is written in quotes, like "64KiB", "10MiB" or "2GiB"`)
 )
-
-// formatSize writes n the way it is written in a configuration.
-func formatSize(n int64) string {
-	for _, unit := range []struct {
-		name  string
-		bytes int64
-	}{{"PiB", 1 << 50}, {"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
-		if n >= unit.bytes && n%unit.bytes == 0 {
-			return strconv.FormatInt(n/unit.bytes, 10) + unit.name
-		}
-	}
-	return strconv.FormatInt(n, 10) + "B"
-}
-
-// formatDuration writes d the way it is written in a configuration.
-func formatDuration(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}
 
 // quoteList writes names as `"a", "b" or "c"`.
 func quoteList(names []string) string {
