@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -179,7 +180,6 @@ func TestWrongUse(t *testing.T) {
 
 // TestInterrupted: the run ends at once with its context, whatever the plugin does.
 func TestInterrupted(t *testing.T) {
-	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	opts := options(t, "keep", faultsink.EnvStart+"=silent")
@@ -190,6 +190,30 @@ func TestInterrupted(t *testing.T) {
 	}
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("it took %s", took)
+	}
+	// No other test runs at this time, so there are no other children.
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		if text, err := os.ReadFile(list); err == nil && len(text) > 0 {
+			t.Errorf("processes are left: %s", text)
+		}
+	}
+}
+
+// TestRules: the list is fit to be shown.
+func TestRules(t *testing.T) {
+	seen := map[string]bool{}
+	for _, r := range contract.Rules() {
+		if seen[r.ID] || !regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`).MatchString(r.ID) || len(r.ID) > 17 {
+			t.Errorf("the id %q is not unique, or not fit for one", r.ID)
+		}
+		seen[r.ID] = true
+		if !strings.HasSuffix(r.Text, ".") || strings.Contains(r.Text, "\n") || r.Advice == "" {
+			t.Errorf("rule %s: %q, %q", r.ID, r.Text, r.Advice)
+		}
 	}
 }
 
