@@ -44,6 +44,7 @@ type child struct {
 	opts      *Options
 	runAs     *account
 	cmd       *exec.Cmd
+	guard     *guard // nil: there is none
 
 	stdoutLog, stderrLog *lineStream
 	observer             Observer
@@ -110,6 +111,7 @@ func (c *child) live(started chan<- error) {
 		return
 	}
 	awaitExit(c.cmd)
+	c.guard.dismiss()
 	if c.observer.Ended != nil {
 		c.observer.Ended(c.cmd.Process.Pid)
 	}
@@ -156,13 +158,24 @@ func (c *child) exec(p *pipes) error {
 			if err = confine(c.cmd.Process.Pid, c.opts); err != nil {
 				_ = signalGroup(c.cmd, syscall.SIGKILL)
 				_ = c.cmd.Wait()
+				return err
 			}
-			return err
+			c.watchGroup()
+			return nil
 		}
 		if !errors.Is(err, syscall.ETXTBSY) || try == 10 {
 			return err
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// watchGroup starts the guard. A system without a shell, such as a minimal
+// container, does without: there the end of the first process ends all.
+func (c *child) watchGroup() {
+	var err error
+	if c.guard, err = startGuard(c.cmd.Process.Pid); err != nil {
+		c.opts.Logger.Debug("nobody ends what the plugin starts if callbackd is killed", "error", err)
 	}
 }
 

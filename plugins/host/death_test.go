@@ -13,12 +13,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/callbackd/callbackd/plugins/sinktest/faultsink"
 )
 
 // Variables of a daemon that dies.
 const (
 	daemonTellEnv = "HOST_TEST_TELL" // a file for the plugin's process id
-	daemonEnvEnv  = "HOST_TEST_ENV"  // the plugin's environment
+	daemonEnvEnv  = "HOST_TEST_ENV"  // the plugin's environment, a variable a line
 )
 
 // doomedDaemon is a daemon with one plugin; it waits to be killed.
@@ -29,7 +31,7 @@ func doomedDaemon() {
 	}
 	s := New(Options{
 		Name: "orphan", Command: []string{exe},
-		Env:    []string{roleEnv + "=plugin", os.Getenv(daemonEnvEnv)},
+		Env:    append(strings.Split(os.Getenv(daemonEnvEnv), "\n"), roleEnv+"=plugin"),
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	go func() { _ = s.Run(context.Background()) }()
@@ -49,36 +51,41 @@ func doomedDaemon() {
 	select {}
 }
 
+// TestPluginDiesWithTheDaemon: and what it has started dies with it.
 func TestPluginDiesWithTheDaemon(t *testing.T) {
 	for _, heed := range []string{"", "signal", "pipe"} {
 		t.Run("heeds "+heed, func(t *testing.T) {
 			tmp := shortTemp(t)
-			tell := filepath.Join(t.TempDir(), "pid")
+			tell, grandchild := filepath.Join(t.TempDir(), "pid"), filepath.Join(t.TempDir(), "grandchild")
 			exe, err := os.Executable()
 			if err != nil {
 				t.Fatal(err)
 			}
 			daemon := exec.Command(exe)
-			daemon.Env = append(os.Environ(), roleEnv+"=daemon", daemonTellEnv+"="+tell, daemonEnvEnv+"=FAULTSINK_PARENT="+heed)
+			daemon.Env = append(os.Environ(), roleEnv+"=daemon", daemonTellEnv+"="+tell,
+				daemonEnvEnv+"="+faultsink.EnvParent+"="+heed+"\n"+faultsink.EnvGrandchild+"="+grandchild)
 			daemon.Stderr = os.Stderr
 			if err := daemon.Start(); err != nil {
 				t.Fatal(err)
 			}
-			var pid int
-			eventually(t, "the plugin runs", func() bool {
-				text, err := os.ReadFile(tell)
-				if err != nil {
-					return false
-				}
-				pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
-				return err == nil
-			})
-			if !alive(pid) {
-				t.Fatal("the plugin is not alive")
+			pid := func(file string) (pid int) {
+				eventually(t, "the plugin runs", func() bool {
+					text, err := os.ReadFile(file)
+					if err == nil {
+						pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
+					}
+					return err == nil
+				})
+				return pid
+			}
+			plugin, offspring := pid(tell), pid(grandchild)
+			if !alive(plugin) || !alive(offspring) {
+				t.Fatal("the plugin or what it started is not alive")
 			}
 			_ = daemon.Process.Kill()
 			_ = daemon.Wait()
-			eventually(t, "the plugin is gone", func() bool { return !alive(pid) })
+			eventually(t, "the plugin is gone", func() bool { return !alive(plugin) })
+			eventually(t, "what it started is gone", func() bool { return !alive(offspring) })
 			nothingLeft(t, tmp)
 		})
 	}
