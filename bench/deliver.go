@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -28,6 +29,8 @@ func (noop) DeliverBatch(context.Context, []sink.Event) []error { return nil }
 // nothing, in full batches by four callers, and one by one by 64 (a sink's worker
 // has up to 256 calls open).
 func benchDeliver(ctx context.Context) (err error) {
+	floor := make([]byte, 16<<20) // as the daemon has it
+	defer runtime.KeepAlive(floor)
 	self, err := os.Executable()
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -155,8 +156,16 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 // shutdown_grace.
 const storeGrace = 15 * time.Second
 
+// heapFloor is how much garbage may pile up before it is collected, beyond what Go
+// would allow a heap as small as the daemon's. It is reserved, never touched, so it
+// takes up no memory itself. Without it, garbage is collected dozens of times a
+// second under load.
+const heapFloor = 16 << 20
+
 func (d *Daemon) run(outside context.Context, ready func()) (err error) {
 	defer d.close()
+	floor := make([]byte, heapFloor)
+	defer runtime.KeepAlive(floor)
 	ctx, stop := context.WithCancelCause(outside)
 	defer stop(nil)
 	defer func() { // when all stages have ended
