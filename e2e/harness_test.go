@@ -42,7 +42,13 @@ func TestMain(m *testing.M) {
 		"callbackd": "./cmd/callbackd", "callbackd-sink-file": "./sinks/file", "callbackd-sink-slack": "./sinks/slack",
 		"callbackd-sink-webhook": "./sinks/webhook", "callbackd-sink-fault": "./plugins/sinktest/faultsink/callbackd-sink-fault",
 	} {
-		cmd := exec.Command("go", append(args[:len(args):len(args)], "-o", filepath.Join(dir, name), pkg)...)
+		with := args
+		if name == "callbackd-sink-fault" {
+			// It is there to do harm, not to be tested; and the race detector needs more
+			// memory than a plugin is allowed.
+			with = args[:1]
+		}
+		cmd := exec.Command("go", append(with[:len(with):len(with)], "-o", filepath.Join(dir, name), pkg)...)
 		cmd.Dir = ".."
 		if out, err := cmd.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", name, err, out)
@@ -110,6 +116,7 @@ func launch(t *testing.T, dir, config string, env ...string) *daemon {
 	}
 	d := &daemon{t: t, dir: dir, exited: make(chan struct{})}
 	d.cmd = exec.Command(filepath.Join(programs, "callbackd"), "run", "--config", file)
+	d.cmd.Dir = dir // all that it starts can be told by it, see processesOf
 	d.cmd.Env = append(os.Environ(), env...)
 	d.cmd.Stdout = &locked{d: d, to: &d.stdout}
 	d.cmd.Stderr = &locked{d: d, to: &d.stderr}
@@ -122,7 +129,7 @@ func launch(t *testing.T, dir, config string, env ...string) *daemon {
 	}()
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the daemon's log:\n%s", d.log())
+			t.Logf("the end of the daemon's log:\n%s", d.logEnd())
 		}
 		d.stop()
 	})
@@ -150,6 +157,12 @@ func (d *daemon) log() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.stdout.String() + d.stderr.String()
+}
+
+// logEnd is as much of the log as a person reads.
+func (d *daemon) logEnd() string {
+	text := d.log()
+	return text[max(0, len(text)-64<<10):]
 }
 
 var (
@@ -189,15 +202,21 @@ func (d *daemon) stop() {
 	default:
 	}
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	d.awaitEnd()
+}
+
+// awaitEnd waits for the end of a daemon that was told to stop.
+func (d *daemon) awaitEnd() {
+	d.t.Helper()
 	select {
 	case <-d.exited:
 		if d.err != nil {
-			d.t.Errorf("the daemon ended with %v\n%s", d.err, d.log())
+			d.t.Errorf("the daemon ended with %v\n%s", d.err, d.logEnd())
 		}
 	case <-time.After(patience):
 		_ = d.cmd.Process.Kill()
 		<-d.exited
-		d.t.Errorf("the daemon did not end on SIGTERM\n%s", d.log())
+		d.t.Errorf("the daemon did not end on SIGTERM\n%s", d.logEnd())
 	}
 	if strings.Contains(d.log(), "DATA RACE") {
 		d.t.Errorf("the race detector found something:\n%s", d.log())
@@ -296,6 +315,36 @@ func (d *daemon) pluginPIDs(program string) (pids []int) {
 		}
 	}
 	return pids
+}
+
+// processesOf returns the living processes that belong to a folder: those that
+// were started in it, that have it in their environment or among their arguments,
+// with what they started. The daemon is one of them while it runs.
+func processesOf(t *testing.T, dir string) map[int]string {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[int]string{}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		proc := "/proc/" + e.Name()
+		stat, _ := os.ReadFile(proc + "/stat")
+		if end := bytes.LastIndexByte(stat, ')'); end < 0 || strings.HasPrefix(string(stat[end:]), ") Z") || strings.HasPrefix(string(stat[end:]), ") X") {
+			continue // it has ended
+		}
+		cwd, _ := os.Readlink(proc + "/cwd")
+		environ, _ := os.ReadFile(proc + "/environ")
+		cmdline, _ := os.ReadFile(proc + "/cmdline")
+		if cwd == dir || bytes.Contains(environ, []byte(dir)) || bytes.Contains(cmdline, []byte(dir)) {
+			found[pid] = strings.TrimSpace(strings.ReplaceAll(string(cmdline), "\x00", " "))
+		}
+	}
+	return found
 }
 
 // lines returns the lines of a file in the daemon's folder; none while it is not

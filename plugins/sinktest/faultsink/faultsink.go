@@ -36,7 +36,8 @@ const (
 	// EnvDescribe: "hang", "exit", "panic", "error", "huge", "duplicate", "kind",
 	// "deep", "many", "name", "other" (a schema that differs from the usual one).
 	EnvDescribe = "FAULTSINK_DESCRIBE"
-	// EnvStderr: "odd" (lines that break parsers), "flood:BYTES", "secret:TEXT".
+	// EnvStderr: "odd" (lines that break parsers), "flood:BYTES", "line:BYTES" (one
+	// line, which never ends), "secret:TEXT".
 	EnvStderr = "FAULTSINK_STDERR"
 	// EnvStdout: "noise:BYTES" (one line, printed past go-plugin at each Describe).
 	EnvStdout = "FAULTSINK_STDOUT"
@@ -44,7 +45,8 @@ const (
 	// kernel's), "pipe" (only the inherited pipe), "none"; else both.
 	EnvParent = "FAULTSINK_PARENT"
 	// EnvGrandchild: a file for the process id of a grandchild that sleeps for
-	// ten minutes and holds the plugin's pipes.
+	// ten minutes and holds the plugin's pipes; after "quiet:" of one that does not
+	// hold them, after "away:" of one that has left the process group with them.
 	EnvGrandchild = "FAULTSINK_GRANDCHILD"
 	// EnvOnce: a file. While it does not exist the start and Describe faults
 	// happen, and it is made: later starts are well-behaved.

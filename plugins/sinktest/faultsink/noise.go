@@ -35,6 +35,12 @@ func noise(stderr io.Writer) {
 	if n, ok := argument(fault, "flood"); ok {
 		flood(stderr, number(n))
 	}
+	if n, ok := argument(fault, "line"); ok {
+		chunk := strings.Repeat("z", 64<<10)
+		for written := 0; written < number(n); written += len(chunk) {
+			_, _ = io.WriteString(stderr, chunk)
+		}
+	}
 	if text, ok := argument(fault, "secret"); ok {
 		_, _ = fmt.Fprintf(stderr, "{\"@level\":\"info\",\"@message\":\"posting to %s\",\"url\":\"%s\"}\n", text, text)
 		_, _ = fmt.Fprintln(stderr, "plain", text)

@@ -64,9 +64,16 @@ func dump(path string) {
 }
 
 // grandchild starts a process that outlives its parent if it can.
-func grandchild(path string) {
+func grandchild(how string) {
+	path, quiet := strings.CutPrefix(how, "quiet:")
+	path, away := strings.CutPrefix(path, "away:")
 	cmd := exec.CommandContext(context.Background(), "/bin/sleep", "600")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if !quiet {
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	}
+	if away {
+		leaveGroup(cmd)
+	}
 	if err := cmd.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, "faultsink: starting a grandchild:", err)
 		os.Exit(99)
