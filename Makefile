@@ -93,12 +93,12 @@ generate-python: $(PYTHON)
 	@mkdir -p $(PYTHON_COPY) && rm -rf $(PYTHON_COPY)/*.py && cp $(PYTHON_SINK)/*.py $(PYTHON_COPY)/
 
 .PHONY: generate-docs
-generate-docs: # the settings of the sinks, from what they declare
-	go test ./docs -run '^TestSettingsOfSinks$$' -count=1 -update
+generate-docs: # the settings of the sinks and the rules of the contract, on their pages
+	go test ./docs -run '^(TestSettingsOfSinks|TestRulesOfTheContract)$$' -count=1 -update
 
 .PHONY: generated-is-current
 generated-is-current: generate
-	@git diff --exit-code -- '*.pb.go' '*_pb2*.py' $(PYTHON_COPY) docs/sinks || { echo "generated files were out of date: commit what make generate wrote"; exit 1; }
+	@git diff --exit-code -- '*.pb.go' '*_pb2*.py' $(PYTHON_COPY) docs/sinks docs/plugin-protocol.md || { echo "generated files were out of date: commit what make generate wrote"; exit 1; }
 
 .PHONY: tidy-is-current
 tidy-is-current:
