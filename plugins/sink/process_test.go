@@ -70,6 +70,12 @@ func openProcess(_ context.Context, cfg processConfig) (Sink, error) {
 				slog.Warn("by slog", "token", cfg.Token, "@message", "mine", "msg", "mine too", slog.Group("g", "level", 7))
 			case "panic":
 				panic("kaboom")
+			case "start":
+				offspring := exec.CommandContext(context.Background(), "/bin/sleep", "600")
+				if err := offspring.Start(); err != nil {
+					return err
+				}
+				return os.WriteFile(filepath.Join(string(cfg.Dir), "offspring"), fmt.Append(nil, offspring.Process.Pid), 0o600)
 			case "hang":
 				_ = leave("hanging")
 				<-ctx.Done()
@@ -101,7 +107,8 @@ type process struct {
 	dir    string
 }
 
-func startProcess(t *testing.T) *process {
+// startProcess starts the test binary as a plugin; change changes how.
+func startProcess(t *testing.T, change ...func(*exec.Cmd)) *process {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -115,6 +122,9 @@ func startProcess(t *testing.T) *process {
 	p.cmd = exec.Command(exe)
 	p.cmd.Env = append(os.Environ(), actAs+"=sink", wire.ParentFDEnv+"=3", "SINK_TEST_RETURNED="+filepath.Join(p.dir, "returned"))
 	p.cmd.ExtraFiles = []*os.File{reader}
+	for _, c := range change {
+		c(p.cmd)
+	}
 	p.client = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  plugin.HandshakeConfig{ProtocolVersion: wire.ProtocolVersion, MagicCookieKey: wire.CookieKey, MagicCookieValue: wire.CookieValue},
 		Plugins:          plugin.PluginSet{wire.PluginName: clientPlugin{}},

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,7 +25,9 @@ import (
 )
 
 // Serve runs the sink plugin; it is what main calls. It returns when the daemon
-// is done with it. Open is called with settings that were checked; a mistake that
+// is done with it, or gone; a plugin that leads a process group, as one does that
+// the daemon has started, ends itself and the group when the daemon is gone, after
+// the sink was closed. Open is called with settings that were checked; a mistake that
 // it finds in them it returns as Invalid. After another error (a disk is full, a
 // database is down) it is called again later. Its context ends when it returns.
 //
@@ -85,11 +88,16 @@ func (s *server) run(logger *slog.Logger) {
 		closeSink()
 		ending.stop()
 	}()
+	var gone atomic.Bool
 	if parent := parentPipe(logger); parent != nil {
 		go func() {
 			if daemonGone(logger, parent) {
+				gone.Store(true)
 				// Whatever hangs, the process does not outlive the daemon.
-				time.AfterFunc(2*closeTimeout, func() { os.Exit(1) }) //nolint:forbidigo // the last resort
+				time.AfterFunc(2*closeTimeout, func() {
+					endGroup()
+					os.Exit(1) //nolint:forbidigo // the last resort
+				})
 				closeSink()
 				ending.stop()
 			}
@@ -114,6 +122,9 @@ func (s *server) run(logger *slog.Logger) {
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: os.Stderr, JSONFormat: true}),
 	})
 	closeSink()
+	if gone.Load() {
+		endGroup() // what the sink has started has nobody else to end it
+	}
 }
 
 // heapFloor is how much a plugin's heap may grow before its garbage is collected,
