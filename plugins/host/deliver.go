@@ -204,7 +204,7 @@ func (d *deliverCall) convert(index int, r *rawResult) Result {
 	case sinkpb.Outcome_OUTCOME_THROTTLED:
 		out.Outcome = OutcomeThrottled
 	}
-	out.Message = d.process.texts.clean(string(r.message), MaxMessageLen)
+	out.Message = d.process.texts.clean(string(r.message[:min(len(r.message), maxRawText)]), MaxMessageLen)
 	if out.Outcome != OutcomeRejected {
 		out.RetryAfter = max(0, r.retryAfter)
 	}
