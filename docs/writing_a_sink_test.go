@@ -455,14 +455,22 @@ func (r *reader) watch(where, name, text string) {
 // start starts a program in a terminal.
 func (r *reader) start(command string) *terminal {
 	r.t.Helper()
-	cmd := r.command(r.t.Context(), command)
+	// The guard ends the process group when this test is gone, however it went: what
+	// "go run" has started does not end with it.
+	const guard = `(trap "" INT; read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 & `
+	cmd := r.command(r.t.Context(), guard+"exec 3<&-; "+command)
+	alive, hold, err := os.Pipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	cmd.ExtraFiles = []*os.File{alive} // descriptor 3
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, out, err := os.Pipe()
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = out, out
-	if err := errors.Join(cmd.Start(), out.Close()); err != nil {
+	if err := errors.Join(cmd.Start(), out.Close(), alive.Close()); err != nil {
 		r.t.Fatal(err)
 	}
 	term := &terminal{cmd: cmd, done: make(chan struct{})}
@@ -474,7 +482,8 @@ func (r *reader) start(command string) *terminal {
 			term.mu.Unlock()
 		}
 		_ = in.Close()
-		_ = cmd.Wait() // ended by a signal
+		_ = hold.Close() // the guard ends
+		_ = cmd.Wait()   // ended by a signal
 	}()
 	return term
 }
