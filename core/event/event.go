@@ -64,9 +64,29 @@ func (p Pairs) Get(name string) (string, bool) {
 // Route is one (pipeline, sink) that an event goes to.
 type Route struct {
 	Pipeline, Sink string
+	// Order is the order key of the delivery, as OrderKey makes it: deliveries of
+	// one sink with the same key go one after another. 0: no order.
+	Order uint64
 	// Dead is set where routing itself failed: the delivery then starts out as a
 	// dead letter. Nil: it is to be delivered.
 	Dead *Death
+}
+
+// OrderKey returns the order key for the value of a sink's order_by; never 0. Two
+// values with the same key, one pair in 2^64, are delivered in order too, which
+// does no harm.
+func OrderKey(value string) uint64 {
+	sum := sha256.Sum256([]byte(value))
+	return max(binary.BigEndian.Uint64(sum[:8]), 1)
+}
+
+// Once says that a callback is one of those that come several times: of events
+// with the same source and key, only the first within the window is kept.
+type Once struct {
+	// Key is what the source's dedupe block makes of the callback. Never empty.
+	Key string
+	// Window is how long the key is remembered from the first event on.
+	Window time.Duration
 }
 
 // Death says why a delivery is a dead letter.
