@@ -102,6 +102,9 @@ type Leased struct {
 	Since time.Time
 	// Suspicion is what the last settlement of it kept.
 	Suspicion Suspicion
+	// Ordered: it has an order key: the next one of its key is handed out when this
+	// one is settled for good.
+	Ordered bool
 }
 
 // Suspicion is what a worker knows of a delivery that was in flight when the
