@@ -40,6 +40,7 @@ pipeline "audit" {
 #     webhook_url = env("SLACK_WEBHOOK_URL")
 #     text        = "Group ${event.data.GroupId} is now called ${event.data.Name}"
 #   }
+#   rate_limit { per_second = 1 }
 # }
 #
 # pipeline "group-renamed" {
@@ -60,6 +61,7 @@ pipeline "audit" {
 #     max_backoff = "10m"
 #     max_age     = "72h"
 #   }
+#   order_by = event.subject # a group's events one after another
 # }
 #
 # pipeline "relay" {
@@ -77,6 +79,7 @@ pipeline "audit" {
 #     prefix  = "sha256="
 #     secrets = [env("CI_SECRET")]
 #   }
+#   dedupe { key = headers["x-delivery-id"] } # what the sender sends again is kept once
 # }
 #
 # pipeline "ci" {

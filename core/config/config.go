@@ -115,6 +115,8 @@ type Source struct {
 	// not yet set.
 	EventType, Subject pipeline.Text
 	Time               pipeline.Text
+	// Dedupe is nil where every callback becomes an event.
+	Dedupe *Dedupe
 	// Tencent is set for "tencent_im", HMAC for "http" with verify "hmac".
 	Tencent *Tencent
 	HMAC    *HMAC
@@ -126,6 +128,15 @@ type Rate struct {
 	PerSecond float64
 	// Burst is 1 to 1,000,000, by default PerSecond rounded up.
 	Burst int
+}
+
+// Dedupe says which callbacks of a source are the same one again.
+type Dedupe struct {
+	// Key sees what Source.EventType sees. Callbacks with the same one are the
+	// same; one for which it is null or empty is always a new one.
+	Key pipeline.Text
+	// Window is how long a key is remembered: 1 s to 7 days, default 10 min.
+	Window time.Duration
 }
 
 // Tencent configures a tencent_im source.
@@ -161,6 +172,19 @@ type Sink struct {
 	MaxInFlight int
 	Batch       Batch
 	Retry       Retry
+	// RateLimit bounds the attempts; nil where there is none.
+	RateLimit *Rate
+	Breaker   Breaker
+	// OrderBy is the order key of an event, as the event came; null for one that
+	// needs no order. Nil: there is none at all.
+	OrderBy pipeline.Text
+	// MaxBacklog bounds what waits for the sink: 1 MiB to 1 PiB, at most
+	// Queue.MaxBytes. Default: Queue.MaxBytes / (sinks + 1).
+	MaxBacklog int64
+	// WhenFull says what becomes of a delivery that would exceed MaxBacklog: one
+	// of the WhenFull constants.
+	WhenFull   string
+	DeadLetter DeadLetter
 
 	// block is the whole sink block, config what is in its config block, nil where
 	// there is none.
@@ -209,6 +233,47 @@ type Retry struct {
 	MaxAttempts int
 	// MaxAge is 1 s to 8760 h, default 72 h.
 	MaxAge time.Duration
+	// MaxRetryAfter bounds the wait that a sink may ask for: 1 s to 24 h, default
+	// 1 h.
+	MaxRetryAfter time.Duration
+}
+
+// Breaker says when a sink that fails is left alone for a while.
+type Breaker struct {
+	// FailureRatio is the share of failed attempts that opens it: 0.01 to 1,
+	// default 0.9. 0: there is no breaker.
+	FailureRatio float64
+	// MinAttempts is how many attempts within Window it takes to judge: 1 to
+	// 100,000, default 20.
+	MinAttempts int
+	// Window is how far back attempts count: 1 s to 10 min, default 10 s.
+	Window time.Duration
+	// OpenFor is how long it stays open at first: 100 ms to 1 h, default 5 s. It
+	// doubles up to MaxOpenFor, not below it, to 24 h, default 1 min.
+	OpenFor, MaxOpenFor time.Duration
+	// Probes is how many deliveries are then tried to see whether the sink works:
+	// 1 to 1000, default 3.
+	Probes int
+}
+
+// What becomes of a delivery that would exceed a sink's MaxBacklog.
+const (
+	// WhenFullDeadLetter: it becomes a dead letter, reason overflow.
+	WhenFullDeadLetter = "dead_letter"
+	// WhenFullRefuse: its callback is refused.
+	WhenFullRefuse = "refuse"
+	// WhenFullDropOldest: the oldest deliveries of the sink are dropped for it.
+	WhenFullDropOldest = "drop_oldest"
+)
+
+// DeadLetter bounds the dead letters of a sink that are kept; the oldest go
+// first.
+type DeadLetter struct {
+	// MaxAge is 1 s to 8760 h, default 720 h.
+	MaxAge time.Duration
+	// MaxBytes is 1 MiB to 1 PiB, at most Queue.MaxBytes. Default: Queue.MaxBytes
+	// / (sinks + 1) / sinks.
+	MaxBytes int64
 }
 
 // Settings is the decoded config block of a sink.

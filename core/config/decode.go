@@ -155,6 +155,7 @@ func (d *decoder) decode(bodies []*hclsyntax.Body) *Config {
 			cfg.Sinks = append(cfg.Sinks, d.decodeSink(b, plugins, cfg.PluginDir))
 		}
 	}
+	d.shareQueue(cfg)
 	d.checkPluginsUsed(plugins)
 	cfg.plugins = plugins
 	used := references{names: map[string]bool{}, unclear: map[string]bool{}}
@@ -310,7 +311,7 @@ func (d *decoder) decodeQueue(root *section, dataDir string) Queue {
 	q := Queue{Dir: filepath.Join(dataDir, "queue"), MaxBytes: 10 << 30, ReserveBytes: 256 << 20}
 	if s := root.block(queueSpec()); s != nil {
 		s.path("dir", &q.Dir)
-		s.size("max_bytes", &q.MaxBytes, 1<<20, 1<<50)
+		s.size("max_bytes", &q.MaxBytes, minQueueBytes, maxQueueBytes)
 		s.size("reserve_bytes", &q.ReserveBytes, 1<<20, 1<<40)
 	}
 	return q

@@ -12,8 +12,6 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
-
-	"github.com/callbackd/callbackd/plugins/schema"
 )
 
 func sinkSpec() *spec {
@@ -21,25 +19,13 @@ func sinkSpec() *spec {
 		name: "sink", labels: []string{"TYPE", "NAME"},
 		secrets:    true,
 		elsewhere:  " The settings of the sink itself go into its block config { … }.",
-		attributes: []string{"timeout", "max_in_flight"},
-		blocks:     []string{"config", "batch", "retry"},
-		later: map[string]string{
-			"rate_limit":  "limit how many deliveries a sink gets",
-			"breaker":     "pause a sink that fails",
-			"order_by":    "keep the deliveries of a key in order",
-			"max_backlog": "limit what waits for a sink",
-			"when_full":   "let you choose what happens when the backlog is full",
-			"dead_letter": "limit how many dead letters are kept",
-		},
+		attributes: []string{"timeout", "max_in_flight", "order_by", "max_backlog", "when_full"},
+		blocks:     []string{"config", "batch", "retry", "rate_limit", "breaker", "dead_letter"},
 	}
 }
 
 func batchSpec() *spec {
 	return &spec{name: "batch", attributes: []string{"max_events", "max_bytes", "linger"}}
-}
-
-func retrySpec() *spec {
-	return &spec{name: "retry", attributes: []string{"min_backoff", "max_backoff", "max_attempts", "max_age"}}
 }
 
 func pluginSpec() *spec {
@@ -56,8 +42,6 @@ const (
 	// pluginPrefix begins the names of plugin programs.
 	pluginPrefix = "callbackd-sink-"
 	maxTimeout   = time.Hour
-	maxBackoff   = 24 * time.Hour
-	maxRetryAge  = 365 * 24 * time.Hour
 
 	// What a plugin may use where the configuration says nothing: more than any
 	// sink needs, less than what brings a machine down.
@@ -70,7 +54,6 @@ func (d *decoder) decodeSink(b *hclsyntax.Block, plugins map[string]*pluginBlock
 	out := Sink{
 		Type: b.Labels[0], Name: b.Labels[1],
 		Timeout: 30 * time.Second,
-		Retry:   Retry{MinBackoff: time.Second, MaxBackoff: 10 * time.Minute, MaxAge: 72 * time.Hour},
 		Plugin:  defaultPlugin(),
 		block:   b,
 	}
@@ -81,9 +64,7 @@ func (d *decoder) decodeSink(b *hclsyntax.Block, plugins map[string]*pluginBlock
 		batch.size("max_bytes", &out.Batch.MaxBytes, 1, maxMaxBody)
 		batch.duration("linger", &out.Batch.Linger, 0, time.Minute)
 	}
-	if retry := s.block(retrySpec()); retry != nil {
-		retry.decodeRetry(&out.Retry)
-	}
+	s.guarantees(&out)
 	for _, c := range b.Body.Blocks {
 		if c.Type == "config" {
 			out.config = c
@@ -106,22 +87,6 @@ func (d *decoder) decodeSink(b *hclsyntax.Block, plugins map[string]*pluginBlock
 	out.Plugin.Command = []string{filepath.Join(pluginDir, pluginPrefix+out.Type)}
 	d.checkProgram(out.Type, pluginDir, b.LabelRanges[0])
 	return out
-}
-
-func (s *section) decodeRetry(r *Retry) {
-	s.duration("min_backoff", &r.MinBackoff, 10*time.Millisecond, maxBackoff)
-	s.duration("max_backoff", &r.MaxBackoff, 10*time.Millisecond, maxBackoff)
-	s.integer("max_attempts", &r.MaxAttempts, 1, 1_000_000)
-	s.duration("max_age", &r.MaxAge, time.Second, maxRetryAge)
-	if r.MinBackoff <= r.MaxBackoff {
-		return
-	}
-	name := "min_backoff"
-	if !s.has(name) {
-		name = "max_backoff"
-	}
-	s.wrong(name, s.attribute(name).Expr.Range(),
-		fmt.Sprintf("min_backoff (%s) must not be above max_backoff (%s).", schema.FormatDuration(r.MinBackoff), schema.FormatDuration(r.MaxBackoff)))
 }
 
 // guessSecrets takes the literals in a config block as secret whose names sound

@@ -20,7 +20,7 @@ func sourceSpec() *spec {
 		name: "source", labels: []string{"TYPE", "NAME"},
 		secrets:    true,
 		attributes: []string{"path", "max_body", "allow_from", "type", "subject", "time"},
-		blocks:     []string{"rate_limit"},
+		blocks:     []string{"rate_limit", "dedupe"},
 	}
 }
 
@@ -46,6 +46,10 @@ func rateSpec() *spec {
 	return &spec{name: "rate_limit", attributes: []string{"per_second", "burst"}}
 }
 
+func dedupeSpec() *spec {
+	return &spec{name: "dedupe", attributes: []string{"key", "window"}}
+}
+
 func hmacSpec() *spec {
 	return &spec{
 		name: "verify", labels: []string{"hmac"},
@@ -61,6 +65,9 @@ const (
 	maxTencentToken = 128
 	// maxSecret bounds the keys of an HMAC.
 	maxSecret = 4096
+	// Senders give up after a few minutes, or after some days.
+	defaultDedupeWindow = 10 * time.Minute
+	maxDedupeWindow     = 7 * 24 * time.Hour
 )
 
 func (d *decoder) decodeSource(b *hclsyntax.Block) (Source, bool) {
@@ -93,21 +100,42 @@ func (d *decoder) decodeSource(b *hclsyntax.Block) (Source, bool) {
 	out.EventType = s.requestText("type")
 	out.Subject = s.requestText("subject")
 	out.Time = s.requestText("time")
+	if r := s.block(dedupeSpec()); r != nil {
+		out.Dedupe = r.dedupe()
+	}
 	return out, true
 }
 
 // requestText compiles an expression over the request.
 func (s *section) requestText(name string) pipeline.Text {
+	if program := s.requestProgram(name); program != nil {
+		return program.Text
+	}
+	return nil
+}
+
+func (s *section) requestProgram(name string) *expr.Program {
 	attr := s.attribute(name)
 	if attr == nil {
 		return nil
 	}
 	program, diags := expr.CompileText(attr.Expr, expr.RequestScope, s.d.functions)
 	s.d.problems.add(diags...)
-	if program == nil {
-		return nil
+	return program
+}
+
+func (s *section) dedupe() *Dedupe {
+	out := &Dedupe{Window: defaultDedupeWindow}
+	s.require("key", `headers["webhook-id"]`)
+	if program := s.requestProgram("key"); program != nil {
+		if program.IsConstant() {
+			s.wrong("key", program.Range(),
+				"It is the same for all callbacks, so all but the first would be taken for repetitions of it. It has to depend on the request: headers, query, body or data.")
+		}
+		out.Key = program.Text
 	}
-	return program.Text
+	s.duration("window", &out.Window, time.Second, maxDedupeWindow)
+	return out
 }
 
 func (s *section) rate() *Rate {

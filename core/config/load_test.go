@@ -74,12 +74,65 @@ func TestLoadDefaults(t *testing.T) {
 		t.Errorf("source: %+v", s)
 	}
 	sink := cfg.Sinks[0]
-	if sink.Timeout != 30*time.Second || sink.Retry != (config.Retry{MinBackoff: time.Second, MaxBackoff: 10 * time.Minute, MaxAge: 72 * time.Hour}) ||
+	if sink.Timeout != 30*time.Second || sink.Retry != (config.Retry{MinBackoff: time.Second, MaxBackoff: 10 * time.Minute, MaxAge: 72 * time.Hour, MaxRetryAfter: time.Hour}) ||
 		sink.Batch != (config.Batch{}) || !slices.Equal(sink.Plugin.Command, []string{"/plugins/callbackd-sink-file"}) {
 		t.Errorf("sink: %+v", sink)
 	}
 	if p := cfg.Pipelines[0]; p.Name != "all" || p.Match != nil || p.Transform != nil || !slices.Equal(p.From, []string{"chat"}) || !slices.Equal(p.Sinks, []string{"audit"}) {
 		t.Errorf("pipeline: %+v", p)
+	}
+}
+
+// What the configuration does not share out is shared out so that it fits into
+// the queue as a whole.
+func TestShares(t *testing.T) {
+	t.Parallel()
+	const head = `
+source "tencent_im" "chat" {
+  path        = "/callbacks/chat"
+  sdk_app_ids = [1]
+}
+pipeline "p" {
+  from = [source.chat]
+  to   = [sink.a]
+}
+`
+	type shares struct{ backlog, letters int64 }
+	for _, c := range []struct {
+		name, hcl string
+		want      []shares
+	}{
+		{"one sink", `sink "x" "a" {}`, []shares{{5 << 30, 5 << 30}}},
+		{
+			"the queue comes last", `sink "x" "a" {}
+sink "x" "b" {}
+sink "x" "c" {}
+queue { max_bytes = "12MiB" }`, []shares{{3 << 20, 1 << 20}, {3 << 20, 1 << 20}, {3 << 20, 1 << 20}},
+		},
+		{
+			"what is configured stays", `queue { max_bytes = "12MiB" }
+sink "x" "a" { max_backlog = "12MiB" }
+sink "x" "b" {
+  dead_letter { max_bytes = "2MiB" }
+}`, []shares{{12 << 20, 2 << 20}, {4 << 20, 2 << 20}},
+		},
+		{"null is the default", `sink "x" "a" { max_backlog = null }`, []shares{{5 << 30, 5 << 30}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			cfg := load(t, map[string]string{"config.hcl": head + c.hcl + "\n"}, nil)
+			var got []shares
+			for _, s := range cfg.Sinks {
+				got = append(got, shares{s.MaxBacklog, s.DeadLetter.MaxBytes})
+				if s.WhenFull != config.WhenFullDeadLetter || s.DeadLetter.MaxAge != 30*24*time.Hour || s.RateLimit != nil || s.OrderBy != nil ||
+					s.Breaker != (config.Breaker{FailureRatio: 0.9, MinAttempts: 20, Window: 10 * time.Second, OpenFor: 5 * time.Second, MaxOpenFor: time.Minute, Probes: 3}) {
+					t.Errorf("sink: %+v", s)
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
 	}
 }
 
@@ -136,8 +189,22 @@ func TestLoadEverything(t *testing.T) {
 	}
 	if !reflect.DeepEqual(own.Plugin, wantPlugin) || own.Timeout != 5*time.Second || own.MaxInFlight != 3 ||
 		own.Batch != (config.Batch{MaxEvents: 10, MaxBytes: 1 << 20, Linger: 20 * time.Millisecond}) ||
-		own.Retry != (config.Retry{MinBackoff: 2 * time.Second, MaxBackoff: 2 * time.Minute, MaxAttempts: 5, MaxAge: 7 * 24 * time.Hour}) {
+		own.Retry != (config.Retry{MinBackoff: 2 * time.Second, MaxBackoff: 2 * time.Minute, MaxAttempts: 5, MaxAge: 7 * 24 * time.Hour, MaxRetryAfter: 90 * time.Second}) ||
+		*own.RateLimit != (config.Rate{PerSecond: 0.5, Burst: 1}) ||
+		own.Breaker != (config.Breaker{FailureRatio: 0.25, MinAttempts: 7, Window: time.Minute, OpenFor: 2 * time.Second, MaxOpenFor: time.Hour, Probes: 9}) ||
+		own.MaxBacklog != 100<<20 || own.WhenFull != config.WhenFullDropOldest || own.DeadLetter != (config.DeadLetter{MaxAge: 48 * time.Hour, MaxBytes: 5 << 20}) {
 		t.Errorf("sink own: %+v", own)
+	}
+	if text, ok, err := own.OrderBy(event.NewView(&event.Event{Type: "x", Body: []byte(`{"n":5}`)})); text != "5" || !ok || err != nil {
+		t.Errorf("order_by: %q %v %v", text, ok, err)
+	}
+	if off := cfg.Sinks[1].Breaker; off.FailureRatio != 0 {
+		t.Errorf("a breaker that is turned off: %+v", off)
+	}
+	if d := ci.Dedupe; d == nil || d.Window != time.Hour || chat.Dedupe != nil {
+		t.Errorf("dedupe: %+v", d)
+	} else if text, ok, err := d.Key(view); text != "1700000000" || !ok || err != nil {
+		t.Errorf("dedupe key: %q %v %v", text, ok, err)
 	}
 
 	p := cfg.Pipelines[0]

@@ -28,8 +28,6 @@ type spec struct {
 	attributes, blocks, repeated []string
 	// secrets: an attribute that is not known may be a misspelled secret.
 	secrets bool
-	// later holds names that will mean something, with what they will do.
-	later map[string]string
 	// elsewhere says where a name that is not known may belong; begins with a
 	// space.
 	elsewhere string
@@ -53,8 +51,6 @@ func (d *decoder) section(s *spec, body *hclsyntax.Body, what string, rng hcl.Ra
 	for name, attr := range body.Attributes {
 		switch {
 		case slices.Contains(s.attributes, name):
-		case s.later[name] != "":
-			d.later(name, attr.NameRange, s)
 		case slices.Contains(s.blocks, name) || slices.Contains(s.repeated, name):
 			d.problems.errorAt(attr.NameRange, fmt.Sprintf("%q is a block", name),
 				fmt.Sprintf("Write %s { … }, without the equals sign.", name))
@@ -77,8 +73,6 @@ func (d *decoder) section(s *spec, body *hclsyntax.Body, what string, rng hcl.Ra
 				first[b.Type] = b
 			}
 		case slices.Contains(s.repeated, b.Type):
-		case s.later[b.Type] != "":
-			d.later(b.Type, b.DefRange(), s)
 		case slices.Contains(s.attributes, b.Type):
 			d.problems.errorAt(b.DefRange(), fmt.Sprintf("%q is an attribute", b.Type),
 				fmt.Sprintf("Write %s = …, with an equals sign.", b.Type))
@@ -90,11 +84,6 @@ func (d *decoder) section(s *spec, body *hclsyntax.Body, what string, rng hcl.Ra
 		}
 	}
 	return &section{d: d, spec: s, body: body, what: what, rng: rng}
-}
-
-func (d *decoder) later(name string, rng hcl.Range, s *spec) {
-	d.problems.errorAt(rng, fmt.Sprintf("%q is not supported yet", name),
-		fmt.Sprintf("A later version will %s. Remove it: this version would not honour it.", s.later[name]))
 }
 
 // hideBody hides all values of a block that nobody knows.
@@ -329,6 +318,19 @@ func (s *section) float(name string, dst *float64, least, most float64) {
 		return
 	}
 	*dst = n
+}
+
+// ordered reports two durations of which the first must not be above the second.
+func (s *section) ordered(low string, least time.Duration, high string, most time.Duration) {
+	if least <= most {
+		return
+	}
+	name := low
+	if !s.has(name) {
+		name = high
+	}
+	s.wrong(name, s.attribute(name).Expr.Range(),
+		fmt.Sprintf("%s (%s) must not be above %s (%s).", low, schema.FormatDuration(least), high, schema.FormatDuration(most)))
 }
 
 // path is a path, made absolute against the configuration's folder.
