@@ -240,6 +240,7 @@ type fakeSink struct {
 	times             []time.Time
 	events, maxEvents int // without a result
 	open, maxOpen     int // calls
+	restarts          uint64
 }
 
 func newFakeSink(deliver func(ctx context.Context, batch host.Batch, result func(host.Result)) error) *fakeSink {
@@ -255,6 +256,12 @@ func (s *fakeSink) WaitReady(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+func (s *fakeSink) State() host.State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return host.State{Restarts: s.restarts}
 }
 
 func (s *fakeSink) Deliver(ctx context.Context, batch host.Batch, result func(host.Result)) error {

@@ -17,6 +17,7 @@ type health struct {
 	mu       sync.Mutex
 	failing  bool
 	since    time.Time
+	recovery *time.Timer // tells of it, unless something fails before; nil: none
 	lastDead time.Time
 	dying    int // dead letters since the last line about them
 }
@@ -28,6 +29,7 @@ const settledFor = 10 * time.Second
 func (h *health) failed(message string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.forget()
 	if h.failing {
 		return
 	}
@@ -39,11 +41,46 @@ func (h *health) failed(message string) {
 func (h *health) delivered() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.failing || time.Since(h.since) < settledFor {
+	if !h.failing || h.recovery != nil {
 		return
 	}
-	h.failing = false
-	h.logger.Warn("the sink has recovered", "failing_for", time.Since(h.since).Round(time.Second))
+	now := time.Now()
+	wait := settledFor - now.Sub(h.since)
+	if wait <= 0 {
+		h.recovered(now)
+		return
+	}
+	// Also a sink that gets nothing more before it is settled has recovered.
+	var timer *time.Timer
+	timer = time.AfterFunc(wait, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.recovery == timer {
+			h.recovered(now)
+		}
+	})
+	h.recovery = timer
+}
+
+// recovered is called with mu held.
+func (h *health) recovered(at time.Time) {
+	h.failing, h.recovery = false, nil
+	h.logger.Warn("the sink has recovered", "failing_for", at.Sub(h.since).Round(time.Second))
+}
+
+// stop ends what waits to be told.
+func (h *health) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.forget()
+}
+
+// forget is called with mu held.
+func (h *health) forget() {
+	if h.recovery != nil {
+		h.recovery.Stop()
+		h.recovery = nil
+	}
 }
 
 func (h *health) dead(d *event.Death) {
@@ -76,7 +113,7 @@ func (p *pause) throttled(retryAfter time.Duration) {
 	if !now.Before(p.at) {
 		p.row++
 	}
-	wait := max(min(retryAfter, MaxRetryAfter), p.retry.backoff(p.row, 0.5))
+	wait := max(p.retry.asked(retryAfter), p.retry.backoff(p.row, 0.5))
 	if t := now.Add(wait); t.After(p.at) {
 		p.at = t
 	}
@@ -89,21 +126,28 @@ func (p *pause) delivered() {
 	p.row = 0
 }
 
-// wait waits until then; it is false where ctx ends first.
-func (p *pause) wait(ctx context.Context) bool {
+// until is when the pause ends; zero: there is none.
+func (p *pause) until(now time.Time) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !now.Before(p.at) {
+		return time.Time{}
+	}
+	return p.at
+}
+
+// wait waits until then and tells whether it had to; ok is false where ctx ends
+// first.
+func (p *pause) wait(ctx context.Context) (paused, ok bool) {
 	for {
 		p.mu.Lock()
-		left := time.Until(p.at)
+		at := p.at
 		p.mu.Unlock()
-		if left <= 0 {
-			return ctx.Err() == nil
+		if time.Until(at) <= 0 {
+			return paused, ctx.Err() == nil
 		}
-		timer := time.NewTimer(left)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return false
+		if paused = true; !sleepUntil(ctx, at) {
+			return paused, false
 		}
 	}
 }

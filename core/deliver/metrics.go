@@ -14,6 +14,7 @@ type Metrics struct {
 	deliveries      *prometheus.CounterVec
 	lag             *prometheus.HistogramVec
 	deadLetters     *prometheus.CounterVec
+	breakerOpen     *prometheus.GaugeVec
 }
 
 // Results of a delivery, for callbackd_deliveries_total.
@@ -49,8 +50,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		deadLetters: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "callbackd_dead_letters_total", Help: "Deliveries that became dead letters, by reason.",
 		}, []string{"sink", "reason"}),
+		breakerOpen: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "callbackd_breaker_open", Help: "1 while the breaker of the sink is open or half open.",
+		}, []string{"sink"}),
 	}
-	reg.MustRegister(m.attempts, m.attemptDuration, m.deliveries, m.lag, m.deadLetters)
+	reg.MustRegister(m.attempts, m.attemptDuration, m.deliveries, m.lag, m.deadLetters, m.breakerOpen)
 	return m
 }
 
@@ -64,6 +68,7 @@ func (m *Metrics) Sink(name string) *SinkMetrics {
 		dead:            m.deliveries.WithLabelValues(name, resultDead),
 		lag:             m.lag.WithLabelValues(name),
 		deadLetters:     make(map[event.Reason]prometheus.Counter),
+		breakerOpen:     m.breakerOpen.WithLabelValues(name),
 	}
 	m.deliveries.WithLabelValues(name, resultDropped)
 	for _, o := range event.Outcomes() {
@@ -82,6 +87,7 @@ type SinkMetrics struct {
 	delivered, dead prometheus.Counter
 	lag             prometheus.Observer
 	deadLetters     map[event.Reason]prometheus.Counter
+	breakerOpen     prometheus.Gauge
 }
 
 // DeadLetter counts a delivery that became a dead letter. Worker counts its own;

@@ -9,7 +9,8 @@ import (
 )
 
 // MaxRetryAfter is the longest that a sink's word on when to come back is taken
-// for; a receiver that asks for more is asked again after this long.
+// for, where Retry says no other; a receiver that asks for more is asked again after
+// this long.
 const MaxRetryAfter = time.Hour
 
 // Retry says when a delivery is tried again and when it is given up.
@@ -21,6 +22,17 @@ type Retry struct {
 	MaxAttempts int
 	// MaxAge ends a delivery that has been pending for longer. 0: no bound.
 	MaxAge time.Duration
+	// MaxRetryAfter bounds what a sink may ask for, for a delivery and for a
+	// pause. 0: the constant MaxRetryAfter.
+	MaxRetryAfter time.Duration
+}
+
+// asked is how long to wait where the sink asks for that.
+func (r Retry) asked(retryAfter time.Duration) time.Duration {
+	if r.MaxRetryAfter > 0 {
+		return min(retryAfter, r.MaxRetryAfter)
+	}
+	return min(retryAfter, MaxRetryAfter)
 }
 
 // backoff returns the wait before the next attempt: drawn evenly between
@@ -46,11 +58,20 @@ type attempted struct {
 	// plugin died, the sink wants less), so it does not count against
 	// max_attempts.
 	uncounted bool
+	// untried: the sink never got it.
+	untried bool
+	// inDoubt: the plugin may still be at it.
+	inDoubt bool
 	// died: the plugin died before there was a result; alone: nothing else was in
 	// flight then.
 	died, alone bool
 	// suspicion is what is left of it, or came of it. A result leaves none.
 	suspicion queue.Suspicion
+}
+
+// judges: it says something about the sink as a whole.
+func (a *attempted) judges() bool {
+	return !a.uncounted && !a.untried && a.outcome != event.OutcomeThrottled
 }
 
 // settle turns an ended attempt into done, retry or dead letter.
@@ -77,7 +98,7 @@ func (r Retry) settle(a attempted, now time.Time, random float64) queue.Settleme
 	if a.died {
 		failures += a.suspicion.Crashes
 	}
-	due := now.Add(max(r.backoff(failures, random), min(a.retryAfter, MaxRetryAfter)))
+	due := now.Add(max(r.backoff(failures, random), r.asked(a.retryAfter)))
 	expiry := a.leased.Since.Add(r.MaxAge)
 	if r.MaxAge > 0 && due.After(expiry) {
 		due = expiry // one last attempt: it has the whole of its time

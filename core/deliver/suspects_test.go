@@ -60,6 +60,8 @@ func (m *mortal) WaitReady(ctx context.Context) error {
 	}
 }
 
+func (m *mortal) State() host.State { return host.State{Restarts: uint64(m.died())} }
+
 // die is called with mu held.
 func (m *mortal) die() {
 	close(m.life)

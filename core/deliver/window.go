@@ -8,7 +8,9 @@ import (
 
 // window counts what a sink has in flight.
 type window struct {
-	maxEvents, maxCalls, maxBytes int
+	maxCalls, maxBytes int
+	// ramp bounds the events.
+	ramp *ramp
 
 	mu                   sync.Mutex
 	events, calls, bytes int
@@ -20,7 +22,7 @@ type window struct {
 const maxBytes = 64 << 20
 
 func newWindow(maxEvents, maxCalls int) *window {
-	return &window{maxEvents: maxEvents, maxCalls: maxCalls, maxBytes: maxBytes, freed: make(chan struct{}, 1)}
+	return &window{ramp: &ramp{full: maxEvents}, maxCalls: maxCalls, maxBytes: maxBytes, freed: make(chan struct{}, 1)}
 }
 
 // worthIt is how long room waits for more room than a sliver. While results
@@ -36,11 +38,12 @@ func (w *window) room(ctx context.Context) (events, bytes int, ok bool) {
 	var lostPatience <-chan time.Time
 	impatient := false
 	for {
+		most := w.ramp.limit()
 		w.mu.Lock()
-		free, freeBytes, calls := w.maxEvents-w.events, w.maxBytes-w.bytes, w.calls
+		free, freeBytes, calls := most-w.events, w.maxBytes-w.bytes, w.calls
 		w.mu.Unlock()
 		some := calls < w.maxCalls && free > 0 && freeBytes > 0
-		if some && (impatient || free >= max(1, w.maxEvents/4)) {
+		if some && (impatient || free >= max(1, most/4)) {
 			return free, freeBytes, true
 		}
 		if patience == nil && some {

@@ -2,17 +2,13 @@ package deliver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/callbackd/callbackd/core/event"
-	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/core/queue"
-	"github.com/callbackd/callbackd/plugins/host"
 )
 
 // leaseTime is how long a taken delivery is this worker's alone. Leases of what
@@ -33,20 +29,32 @@ type Worker struct {
 	window  *window
 	settler *settler
 	pause   pause
+	limiter *limiter
+	breaker *breaker
+	ramp    *ramp
 	deaths  deaths
 	turns   turns
+	doubts  doubts
+
+	// wasReady: the plugin was there before; missed: it was not there for an
+	// attempt.
+	wasReady bool
+	missed   atomic.Bool
 }
 
 // NewWorker returns a worker; Run makes it work.
 func NewWorker(s Settings, q Queue, sink Sink, render Render, metrics *SinkMetrics, logger *slog.Logger) *Worker {
 	logger = logger.With("sink", s.Sink)
-	w := newWindow(s.MaxInFlight, s.MaxCalls)
+	w, now := newWindow(s.MaxInFlight, s.MaxCalls), time.Now()
 	return &Worker{
 		settings: s, queue: q, sink: sink, render: render, metrics: metrics, logger: logger,
 		health:  &health{logger: logger},
 		window:  w,
 		settler: newSettler(q, w, logger),
 		pause:   pause{retry: s.Retry},
+		limiter: newLimiter(s.RateLimit, now),
+		breaker: newBreaker(s.Breaker, logger, metrics.breakerOpen, now),
+		ramp:    w.ramp,
 		deaths:  deaths{logger: logger},
 	}
 }
@@ -70,6 +78,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	grace := time.AfterFunc(w.settings.Grace, land)
 	defer grace.Stop()
 	attempts.Wait()
+	w.health.stop()
 	w.deaths.face()
 	w.settler.finish()
 	if settleErr := <-settled; err == nil {
@@ -88,8 +97,15 @@ func (w *Worker) take(ctx, flight context.Context, attempts *sync.WaitGroup) err
 		if !ok {
 			return ctx.Err()
 		}
-		events = min(events, w.settings.MaxBatchEvents)
-		if w.deaths.wary.Load() {
+		tokens, ok := w.limiter.wait(ctx)
+		if !ok {
+			return ctx.Err()
+		}
+		if w.breaker.is(BreakerOpen) {
+			continue // by what was in flight meanwhile
+		}
+		events = min(events, tokens, w.settings.MaxBatchEvents)
+		if w.oneByOne() {
 			events = 1
 		}
 		batch, suspect, err := w.takeBatch(ctx, events, min(bytes, w.settings.MaxBatchBytes))
@@ -114,38 +130,81 @@ func (w *Worker) take(ctx, flight context.Context, attempts *sync.WaitGroup) err
 	}
 }
 
+// oneByOne: where the plugin has died and not lived through a call since, and
+// where the breaker is half open, a delivery is tried alone.
+func (w *Worker) oneByOne() bool {
+	return w.deaths.wary.Load() || w.deaths.unfaced() || w.breaker.is(BreakerHalfOpen)
+}
+
 // ready waits until the sink can take deliveries: no attempt is spent on one that
-// is down, or wants to be left alone.
+// is down, or fails, or wants to be left alone. One that was away gets its backlog
+// by a ramp.
 func (w *Worker) ready(ctx context.Context) error {
-	if w.deaths.unfaced() {
+	if w.breaker.is(BreakerOpen) {
+		if !w.breaker.wait(ctx) || !w.window.idle(ctx) {
+			return ctx.Err()
+		}
+		w.breaker.tryAgain()
+	}
+	died := w.deaths.unfaced()
+	if died {
 		if !w.window.idle(ctx) {
 			return ctx.Err()
 		}
 		w.deaths.face()
 	}
+	began := time.Now()
 	if err := w.sink.WaitReady(ctx); err != nil {
 		return fmt.Errorf("wait for sink %q: %w", w.settings.Sink, err)
 	}
-	if !w.pause.wait(ctx) {
+	away := died || w.missed.Swap(false) || time.Since(began) >= awayFor
+	if w.wasReady && away {
+		w.ramp.begin(time.Now())
+	}
+	w.wasReady = true
+	return w.endPause(ctx)
+}
+
+// awayFor is how long a plugin is waited for, before it counts as having been
+// away.
+const awayFor = 50 * time.Millisecond
+
+// endPause waits until a pause is over that the sink asked for.
+func (w *Worker) endPause(ctx context.Context) error {
+	paused, ok := w.pause.wait(ctx)
+	if !ok {
 		return ctx.Err()
+	}
+	if paused {
+		w.ramp.begin(time.Now())
 	}
 	return nil
 }
 
 // handOver begins an attempt at a batch. Where the plugin has died, and not lived
 // through a call since, it tries the first of it alone and gives back the others:
-// a plugin that dies of everything must not make suspects of everything.
+// a plugin that dies of everything must not make suspects of everything. So it does
+// where the breaker wants to see first whether the sink works. What came when the
+// breaker had opened meanwhile goes back.
 func (w *Worker) handOver(ctx, flight context.Context, attempts *sync.WaitGroup, batch []queue.Leased) error {
-	// It may have died, or asked for a pause, while there was nothing to take.
-	if w.deaths.wary.Load() || w.deaths.unfaced() {
+	// The sink may have died, or asked for a pause, while there was nothing to take.
+	if w.oneByOne() {
 		w.giveBack(batch[1:])
 		_, err := w.handOverAlone(ctx, flight, attempts, &batch[0])
 		w.turns.other(time.Now())
 		return err
 	}
-	if !w.pause.wait(ctx) {
+	if err := w.endPause(ctx); err != nil {
 		w.giveBack(batch)
-		return ctx.Err()
+		return err
+	}
+	if w.breaker.is(BreakerOpen) {
+		w.giveBack(batch)
+		return nil
+	}
+	if most := w.ramp.limit(); len(batch) > most {
+		w.giveBack(batch[most:])
+		batch = batch[:most]
 	}
 	w.turns.other(time.Now())
 	w.begin(flight, attempts, batch, false)
@@ -162,6 +221,10 @@ func (w *Worker) handOverAlone(ctx, flight context.Context, attempts *sync.WaitG
 		return 0, ctx.Err()
 	}
 	took = time.Since(began)
+	if w.breaker.is(BreakerOpen) { // by what was in flight
+		w.settler.giveBack(l)
+		return took, nil
+	}
 	if err := w.ready(ctx); err != nil {
 		w.settler.giveBack(l)
 		return took, err
@@ -175,6 +238,7 @@ func (w *Worker) handOverAlone(ctx, flight context.Context, attempts *sync.WaitG
 }
 
 func (w *Worker) begin(flight context.Context, attempts *sync.WaitGroup, batch []queue.Leased, alone bool) {
+	w.limiter.use(len(batch))
 	w.window.beginCall()
 	attempts.Go(func() {
 		defer w.window.endCall()
@@ -231,180 +295,6 @@ func bodyBytes(batch []queue.Leased) (n int) {
 		n += len(batch[i].Event.Body)
 	}
 	return n
-}
-
-// attempt makes one attempt at each delivery of a batch and settles all of them.
-// alone: nothing else is in flight meanwhile.
-func (w *Worker) attempt(ctx context.Context, leased []queue.Leased, alone bool) {
-	batch := host.Batch{Timeout: w.settings.Timeout, Deliveries: make([]host.Delivery, 0, len(leased))}
-	sent := make([]*queue.Leased, 0, len(leased)) // by index in batch.Deliveries
-	for i := range leased {
-		l := &leased[i]
-		rendered, err := w.renderOne(l)
-		if err != nil {
-			w.settle(attempted{
-				leased: l, outcome: event.OutcomeRejected, reason: event.ReasonRender, message: err.Error(), uncounted: true,
-			})
-			continue
-		}
-		batch.Deliveries = append(batch.Deliveries, host.Delivery{
-			ID: event.DeliveryID(l.Event.ID, l.Pipeline, w.settings.Sink), Attempt: l.Attempts + 1, Pipeline: l.Pipeline,
-			Event: host.Event{
-				ID: l.Event.ID.String(), Source: l.Event.Source, Type: l.Event.Type, Subject: l.Event.Subject,
-				Time: l.Event.Time, Accepted: l.Event.Accepted, ContentType: rendered.ContentType, Body: rendered.Body,
-			},
-			Headers: rendered.Headers, PerEvent: rendered.PerEvent,
-		})
-		sent = append(sent, l)
-	}
-	if w.send(ctx, batch, sent, alone) {
-		w.health.delivered()
-		w.pause.delivered()
-	}
-}
-
-// renderOne renders a delivery. A fault in an expression's evaluation is this
-// delivery's alone: it must not end the daemon again and again.
-func (w *Worker) renderOne(l *queue.Leased) (out pipeline.Rendered, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			w.logger.Error("rendering panicked: this is a fault of callbackd", "pipeline", l.Pipeline, "stack", string(debug.Stack()))
-			err = errRenderPanic
-		}
-	}()
-	return w.render(event.NewView(l.Event), l.Pipeline)
-}
-
-var errRenderPanic = errors.New("rendering panicked")
-
-// send passes a batch to the sink and settles each delivery of it; leased has
-// them by their index. It tells whether all were delivered.
-func (w *Worker) send(ctx context.Context, batch host.Batch, leased []*queue.Leased, alone bool) (ok bool) {
-	if len(leased) == 0 {
-		return false
-	}
-	began, ok := time.Now(), true
-	err := w.sink.Deliver(ctx, batch, func(r host.Result) {
-		a := attempted{
-			leased: leased[r.Index], outcome: event.Outcome(r.Outcome), reason: event.ReasonRejected,
-			message: r.Message, retryAfter: r.RetryAfter,
-			uncounted: r.Outcome == host.OutcomeThrottled,
-		}
-		leased[r.Index] = nil
-		ok = ok && a.outcome == event.OutcomeDelivered
-		w.metrics.attempt(a.outcome, time.Since(began))
-		w.ended(a)
-	})
-	if errors.Is(err, host.ErrTooLarge) && len(leased) > 1 {
-		return w.sendHalves(ctx, batch, leased) && ok
-	}
-	w.bury(leased, err)
-	for _, l := range leased {
-		if l == nil {
-			continue
-		}
-		ok = false
-		if ctx.Err() != nil {
-			w.settler.giveBack(l) // the daemon stops: after its start it is due at once
-			continue
-		}
-		a := w.withoutResult(l, err, alone)
-		if !errors.Is(err, host.ErrNotReady) { // nothing was sent
-			w.metrics.attempt(a.outcome, time.Since(began))
-		}
-		w.ended(a)
-	}
-	return ok
-}
-
-// sendHalves sends what has no result yet as two batches: what is rendered can be
-// many times what was received.
-func (w *Worker) sendHalves(ctx context.Context, batch host.Batch, leased []*queue.Leased) (ok bool) {
-	var deliveries []host.Delivery
-	var left []*queue.Leased
-	for i, l := range leased {
-		if l != nil {
-			deliveries, left = append(deliveries, batch.Deliveries[i]), append(left, l)
-		}
-	}
-	half := (len(left) + 1) / 2
-	first, second := batch, batch
-	first.Deliveries, second.Deliveries = deliveries[:half], deliveries[half:]
-	firstOK, secondOK := w.send(ctx, first, left[:half], false), true
-	if half < len(left) {
-		secondOK = w.send(ctx, second, left[half:], false)
-	}
-	return firstOK && secondOK
-}
-
-// bury notes whether the plugin died in a call, and with which deliveries: those
-// that are left. They are not settled yet, so none of them can be taken before.
-func (w *Worker) bury(left []*queue.Leased, err error) {
-	switch {
-	case errors.Is(err, host.ErrCrashed):
-		suspects := 0
-		for _, l := range left {
-			if l != nil && !l.Suspicion.Suspect() {
-				suspects++
-			}
-		}
-		w.deaths.died(suspects, err.Error())
-	case errors.Is(err, host.ErrNotReady), errors.Is(err, host.ErrStopped), errors.Is(err, host.ErrTooLarge):
-	default:
-		w.deaths.survived()
-	}
-}
-
-// withoutResult is the attempt at a delivery that the sink gave no result for.
-func (w *Worker) withoutResult(l *queue.Leased, err error, alone bool) attempted {
-	a := attempted{leased: l, outcome: event.OutcomeRetry, message: "the sink gave no result", suspicion: l.Suspicion}
-	if err == nil {
-		return a
-	}
-	a.message = err.Error()
-	switch {
-	case errors.Is(err, host.ErrTooLarge):
-		a.outcome, a.reason = event.OutcomeRejected, event.ReasonRejected
-	case errors.Is(err, host.ErrCrashed):
-		a.uncounted, a.died, a.alone = true, true, alone
-		a.suspicion = accuse(l.Suspicion, alone, w.deaths.delivered.Load())
-	case errors.Is(err, host.ErrNotReady), errors.Is(err, host.ErrStopped):
-		a.uncounted = true
-	}
-	return a
-}
-
-// ended settles an attempt and draws from it what concerns the sink as a whole.
-func (w *Worker) ended(a attempted) {
-	if ctx := context.Background(); w.logger.Enabled(ctx, slog.LevelDebug) {
-		w.logger.LogAttrs(ctx, slog.LevelDebug, "an attempt ended",
-			slog.String("event_id", a.leased.Event.ID.String()), slog.String("pipeline", a.leased.Pipeline),
-			slog.String("outcome", string(a.outcome)), slog.String("error", a.message))
-	}
-	switch a.outcome {
-	case event.OutcomeDelivered:
-	case event.OutcomeThrottled:
-		w.pause.throttled(a.retryAfter)
-		w.health.failed(a.message)
-	default:
-		w.health.failed(a.message)
-	}
-	w.settle(a)
-}
-
-func (w *Worker) settle(a attempted) {
-	now := time.Now()
-	s := w.settings.Retry.settle(a, now, random())
-	switch {
-	case s.Delivered:
-		w.deaths.delivered.Add(1)
-		w.metrics.delivered.Inc()
-		w.metrics.lag.Observe(now.Sub(a.leased.Event.Accepted).Seconds())
-	case s.Dead != nil:
-		w.metrics.DeadLetter(s.Dead.Reason)
-		w.health.dead(s.Dead)
-	}
-	w.settler.settle(s)
 }
 
 // unlessDone is err, or nil where it only says that ctx has ended.
