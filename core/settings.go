@@ -65,9 +65,9 @@ func queueOptions(cfg *config.Config, reg prometheus.Registerer, logger *slog.Lo
 		NativeHistogramMinResetDuration: time.Hour,
 	})
 	reg.MustRegister(appends)
-	sinks := make([]string, 0, len(cfg.Sinks))
+	sinks := make(map[string]queue.Limits, len(cfg.Sinks))
 	for i := range cfg.Sinks {
-		sinks = append(sinks, cfg.Sinks[i].Name)
+		sinks[cfg.Sinks[i].Name] = queue.Limits{}
 	}
 	return queue.Options{
 		Dir: cfg.Queue.Dir, MaxBytes: cfg.Queue.MaxBytes, ReserveBytes: cfg.Queue.ReserveBytes, Sinks: sinks,

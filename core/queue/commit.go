@@ -8,6 +8,7 @@ import (
 
 	"github.com/callbackd/callbackd/core/event"
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -38,13 +39,16 @@ type committer struct {
 	// left is how many deliveries events have left, those with several.
 	left map[uint64]int
 
-	unsynced    time.Time // when the first commit without sync was; zero: none
-	watch       *time.Timer
-	room        room
-	lastGroup   int // appends in the group before
-	commitTime  time.Duration
-	key, value  []byte // scratch
-	deadSettled bool   // the batch moves to the dead letters
+	unsynced   time.Time // when the first commit without sync was; zero: none
+	watch      *time.Timer
+	room       room
+	lastGroup  int // appends in the group before
+	commitTime time.Duration
+	key, value []byte // scratch
+	mustSync   bool   // the batch has more than settlements as delivered or to be tried again
+	// onces are the keys of the batch that are to be remembered.
+	onces map[[onceHashLen]byte]ulid.ULID
+	told  told
 }
 
 func newCommitter(q *Embedded) *committer {
@@ -53,6 +57,7 @@ func newCommitter(q *Embedded) *committer {
 		changed: make(map[*sink]*changes),
 		left:    make(map[uint64]int),
 		room:    room{options: q.options, health: q.health},
+		onces:   make(map[[onceHashLen]byte]ulid.ULID),
 	}
 	c.watch = time.AfterFunc(time.Hour, func() {
 		q.health.fail(fmt.Errorf("queue %s: the disk did not take a commit within %s", q.options.Dir, q.options.StallTimeout))
@@ -67,11 +72,29 @@ func (c *committer) run() {
 	defer c.watch.Stop()
 	idle := time.NewTimer(maxUnsynced)
 	defer idle.Stop()
+	sweep := time.NewTimer(sweepEvery)
+	defer sweep.Stop()
 	for {
 		select {
 		case <-c.q.groups.ready:
 		case <-idle.C:
 			c.syncSettled()
+		case <-sweep.C:
+			pause := sweepEvery
+			err := c.q.health.guard(func() error {
+				return c.commit(&group{done: make(chan struct{}), edit: &edit{run: func(c *committer, b *pebble.Batch, now time.Time) error {
+					more, err := c.sweep(b, now)
+					if more {
+						pause = 10 * time.Millisecond
+					}
+					return err
+				}}})
+			})
+			if err != nil {
+				c.q.health.fail(err)
+				return
+			}
+			sweep.Reset(pause)
 		case <-c.q.closing:
 			c.q.groups.close()
 			c.syncSettled()
@@ -120,7 +143,7 @@ func (c *committer) commit(g *group) error {
 	defer func() { _ = batch.Close() }()
 	err := c.build(batch, g)
 	if err == nil && !batch.Empty() {
-		err = c.apply(batch, c.appended(g) || c.deadSettled)
+		err = c.apply(batch, c.appended(g) || c.mustSync)
 	}
 	if err != nil {
 		return err
@@ -134,6 +157,7 @@ func (c *committer) commit(g *group) error {
 	c.q.bytes.Store(c.state.bytes)
 	c.lastGroup = len(g.appends)
 	close(g.done)
+	c.tell()
 	return nil
 }
 
@@ -189,13 +213,11 @@ func (c *committer) build(b *pebble.Batch, g *group) error {
 	if len(c.left) > maxLeftCache {
 		c.left = make(map[uint64]int)
 	}
-	c.deadSettled = false
+	c.mustSync = false
+	clear(c.onces)
 	now := time.Now()
 	for _, r := range g.appends {
 		if r.cancelled {
-			continue
-		}
-		if r.err = c.room.check(c.state.bytes, r.size(), now); r.err != nil {
 			continue
 		}
 		if err := c.append(b, r, now); err != nil {
@@ -212,11 +234,25 @@ func (c *committer) build(b *pebble.Batch, g *group) error {
 			}
 		}
 	}
+	if g.edit != nil && !g.edit.cancelled {
+		if err := g.edit.run(c, b, now); err != nil {
+			return err
+		}
+		c.mustSync = true
+	}
+	if g.edit == nil {
+		if err := c.prune(b); err != nil {
+			return err
+		}
+	}
 	if b.Empty() {
 		return nil
 	}
 	for s, ch := range c.changed {
-		r := sinkRecord{counts: ch.counts}
+		if s.id == 0 {
+			continue // only looked at
+		}
+		r := sinkRecord{counts: ch.counts, dead: ch.dead}
 		r.fresh, r.delayed, r.age = s.marks(ch)
 		if err := c.set(b, appendSinkKey(c.key[:0], spaceSink, s.id), appendSink(c.value[:0], r)); err != nil {
 			return err
@@ -241,72 +277,11 @@ func (c *committer) changesOf(s *sink) *changes {
 			ch = new(changes)
 		}
 		s.mu.Lock()
-		ch.counts = s.counts
+		ch.counts, ch.dead = s.counts, s.deadMark
 		s.mu.Unlock()
 		c.changed[s] = ch
 	}
 	return ch
-}
-
-// size is what an append counts against the limit.
-func (r *appendRequest) size() int64 {
-	n := int64(eventKeyLen + len(r.record))
-	for i := range r.routes {
-		if r.routes[i].Dead != nil {
-			n += timedKeyLen + int64(len(r.deadRecord(i)))
-		} else {
-			n += freshKeyLen + int64(len(r.delivery))
-		}
-	}
-	return n
-}
-
-func (r *appendRequest) deadRecord(i int) []byte {
-	death := r.routes[i].Dead
-	return appendDelivery(nil, deliveryRecord{
-		since: r.event.Accepted, err: cut(death.Error), reason: death.Reason, eventLen: len(r.record),
-	})
-}
-
-func (c *committer) append(b *pebble.Batch, r *appendRequest, now time.Time) error {
-	seq := c.state.nextSeq
-	c.state.nextSeq++
-	c.state.bytes += r.size()
-	c.key = appendEventKey(c.key[:0], seq)
-	if err := b.Set(c.key, r.record, nil); err != nil {
-		return err
-	}
-	if len(r.routes) > 1 {
-		c.left[seq] = len(r.routes)
-	}
-	for i := range r.routes {
-		rt := &r.routes[i]
-		s := c.q.sink(rt.Sink)
-		if err := c.name(b, s); err != nil {
-			return err
-		}
-		ch := c.changesOf(s)
-		pos := position{seq: seq, index: uint32(i)}
-		if rt.Dead != nil {
-			ch.counts.dead++
-			pos.at = dueNanos(now)
-			if err := c.set(b, appendTimedKey(c.key[:0], spaceDead, s.id, pos), r.deadRecord(i)); err != nil {
-				return err
-			}
-			continue
-		}
-		c.key = appendFreshKey(c.key[:0], s.id, pos)
-		if err := b.Set(c.key, r.delivery, nil); err != nil {
-			return err
-		}
-		ch.counts.fresh++
-		ch.counts.bytes += int64(len(r.record))
-		ch.fresh = append(ch.fresh, &delivery{
-			pos: pos, since: r.event.Accepted, recLen: len(r.delivery), eventLen: len(r.record),
-			event: r.event, pipeline: rt.Pipeline, routes: len(r.routes),
-		})
-	}
-	return nil
 }
 
 // name gives a sink its number, in the batch that keeps its first delivery.
@@ -323,26 +298,46 @@ func (c *committer) name(b *pebble.Batch, s *sink) error {
 	return c.set(b, appendSinkKey(c.key[:0], spaceName, id), appendString(c.value[:0], 1, s.name))
 }
 
+// setNumber keeps a record whose field 1 is a number.
+func (c *committer) setNumber(b *pebble.Batch, key []byte, n uint64) error {
+	value := protowire.AppendTag(c.value[:0], 1, protowire.VarintType)
+	return c.set(b, key, protowire.AppendVarint(value, n))
+}
+
 func (c *committer) settle(b *pebble.Batch, m *move, now time.Time) error {
 	s, d := m.sink, m.d
-	ch := c.changesOf(s)
+	ch, first := c.changesOf(s), d.isFresh()
 	lastError, err := c.removeOld(b, m, ch)
 	if err != nil {
 		return err
 	}
 	ch.gone = append(ch.gone, d)
-	switch {
-	case m.to.Retry != nil:
+	if m.to.Retry != nil {
 		if m.to.Retry.Error != "" {
 			lastError = m.to.Retry.Error
 		}
-		return c.delay(b, m, ch, lastError)
-	case m.to.Dead != nil:
-		return c.bury(b, m, ch, now)
+		if err := c.delay(b, m, ch, lastError); err != nil {
+			return err
+		}
+		if d.order != 0 && first {
+			return c.block(b, s, ch, d)
+		}
+		return nil
 	}
-	ch.counts.bytes -= int64(d.eventLen)
-	ch.counts.delivered++
-	return c.release(b, d)
+	if m.to.Dead != nil {
+		c.mustSync = true
+		err = c.bury(b, s, ch, d, *m.to.Dead, m.to.Attempts, now)
+	} else {
+		ch.counts.bytes -= int64(d.eventLen)
+		if !m.dropped {
+			ch.counts.delivered++
+		}
+		err = c.release(b, d)
+	}
+	if err != nil || d.order == 0 {
+		return err
+	}
+	return c.goOn(b, s, ch, d, first, m.dropped, now)
 }
 
 // removeOld deletes the delivery from where it is. lastError is the one to go
@@ -351,12 +346,12 @@ func (c *committer) removeOld(b *pebble.Batch, m *move, ch *changes) (lastError 
 	s, d := m.sink, m.d
 	if d.isFresh() {
 		ch.counts.fresh--
-		c.state.bytes -= int64(freshKeyLen + d.recLen)
+		c.count(ch, -int64(freshKeyLen+d.recLen))
 		c.key = appendFreshKey(c.key[:0], s.id, d.pos)
 		return "", b.SingleDelete(c.key, nil)
 	}
 	ch.counts.delayed--
-	c.state.bytes -= int64(2*timedKeyLen + d.recLen)
+	c.count(ch, -int64(2*timedKeyLen+d.recLen))
 	c.key = appendTimedKey(c.key[:0], spaceDelayed, s.id, d.pos)
 	if m.to.Retry != nil && m.to.Retry.Error == "" && m.to.Attempts == d.attempts {
 		if lastError, err = c.lastError(c.key); err != nil {
@@ -368,6 +363,12 @@ func (c *committer) removeOld(b *pebble.Batch, m *move, ch *changes) (lastError 
 	}
 	c.key = appendTimedKey(c.key[:0], spaceDelayedAge, s.id, agePosition(d))
 	return lastError, b.Delete(c.key, nil)
+}
+
+// count adds to what is kept for the deliveries of a sink that are not settled.
+func (c *committer) count(ch *changes, n int64) {
+	ch.counts.bytes += n
+	c.state.bytes += n
 }
 
 func (c *committer) lastError(key []byte) (string, error) {
@@ -384,39 +385,34 @@ func (c *committer) lastError(key []byte) (string, error) {
 
 // delay puts a delivery among those to be tried again.
 func (c *committer) delay(b *pebble.Batch, m *move, ch *changes, lastError string) error {
-	s, d := m.sink, m.d
-	next := &delivery{
-		pos:      position{at: dueNanos(m.to.Retry.At), seq: d.pos.seq, index: d.pos.index},
-		since:    d.since,
-		attempts: m.to.Attempts,
-		eventLen: d.eventLen, suspicion: m.to.Suspicion,
-	}
-	record := appendDelivery(c.value[:0], deliveryRecord{
-		since: d.since, attempts: m.to.Attempts, err: cut(lastError), eventLen: d.eventLen, suspicion: m.to.Suspicion,
-	})
-	next.recLen = len(record)
-	ch.counts.delayed++
-	c.state.bytes += int64(2*timedKeyLen + len(record))
-	ch.delayed = append(ch.delayed, next)
-	if err := c.set(b, appendTimedKey(c.key[:0], spaceDelayed, s.id, next.pos), record); err != nil {
-		return err
-	}
-	c.key = appendTimedKey(c.key[:0], spaceDelayedAge, s.id, agePosition(next))
-	return b.Set(c.key, nil, nil)
+	d := m.d
+	return c.addDelayed(b, m.sink, ch, &delivery{
+		pos:   position{at: dueNanos(m.to.Retry.At), seq: d.pos.seq, index: d.pos.index},
+		since: d.since, attempts: m.to.Attempts, eventLen: d.eventLen, suspicion: m.to.Suspicion, order: d.order,
+	}, lastError)
 }
 
-// bury makes a dead letter of a delivery.
-func (c *committer) bury(b *pebble.Batch, m *move, ch *changes, now time.Time) error {
-	s, d := m.sink, m.d
-	c.deadSettled = true
+// addDelayed adds d to those to be tried again. Its event is not in memory then.
+func (c *committer) addDelayed(b *pebble.Batch, s *sink, ch *changes, d *delivery, lastError string) error {
+	n, err := c.setDelayed(b, s, ch, d, d.pos, lastError)
+	d.recLen = n
+	ch.delayed = append(ch.delayed, d)
+	return err
+}
+
+// setDelayed writes d as one to be tried again, at a position, and returns the
+// length of its record.
+func (c *committer) setDelayed(b *pebble.Batch, s *sink, ch *changes, d *delivery, at position, lastError string) (int, error) {
 	record := appendDelivery(c.value[:0], deliveryRecord{
-		since: d.since, attempts: m.to.Attempts, err: cut(m.to.Dead.Error), reason: m.to.Dead.Reason, eventLen: d.eventLen,
+		since: d.since, attempts: d.attempts, err: cut(lastError), eventLen: d.eventLen, suspicion: d.suspicion, order: d.order,
 	})
-	ch.counts.dead++
-	ch.counts.bytes -= int64(d.eventLen)
-	c.state.bytes += int64(timedKeyLen + len(record))
-	pos := position{at: dueNanos(now), seq: d.pos.seq, index: d.pos.index}
-	return c.set(b, appendTimedKey(c.key[:0], spaceDead, s.id, pos), record)
+	ch.counts.delayed++
+	c.count(ch, int64(2*timedKeyLen+len(record)))
+	if err := c.set(b, appendTimedKey(c.key[:0], spaceDelayed, s.id, at), record); err != nil {
+		return 0, err
+	}
+	c.key = appendTimedKey(c.key[:0], spaceDelayedAge, s.id, position{at: nanos(d.since), seq: at.seq, index: at.index})
+	return len(record), b.Set(c.key, nil, nil)
 }
 
 // release takes one delivery off an event, and the event away with its last one.
@@ -431,8 +427,7 @@ func (c *committer) release(b *pebble.Batch, d *delivery) error {
 		leftKey := appendLeftKey(c.key[:0], seq)
 		if left > 0 {
 			c.left[seq] = left
-			value := protowire.AppendTag(c.value[:0], 1, protowire.VarintType)
-			return c.set(b, leftKey, protowire.AppendVarint(value, uint64(left)))
+			return c.setNumber(b, leftKey, uint64(left))
 		}
 		delete(c.left, seq)
 		if err := b.Delete(leftKey, nil); err != nil {

@@ -13,7 +13,7 @@ func TestContract(t *testing.T) {
 	open := func(o queue.Options) queuetest.Open {
 		return func(t *testing.T, dir string) queue.Queue {
 			o.Dir = dir
-			o.Sinks = []string{"a", "b"}
+			o.Sinks = map[string]queue.Limits{"a": {}, "b": {}}
 			q, err := queue.Open(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)

@@ -19,6 +19,10 @@ type delivery struct {
 	suspicion Suspicion
 	recLen    int // length of its record
 	eventLen  int // length of the event's record
+	// order is the delivery's order key, 0: none. blocked is what was known, when
+	// it came to the window, of others with the key; see chain.
+	order   uint64
+	blocked bool
 
 	event    *event.Event // nil: not read yet
 	pipeline string
@@ -36,6 +40,8 @@ type state uint8
 
 const (
 	waiting  state = iota // in a window
+	behind                // in the window of those never tried, but not its key's turn
+	eligible              // it is its key's turn
 	loading               // taken, its event is being read
 	leased                // handed out
 	returned              // its lease ran out, or it was given back untried; a suspect waits again

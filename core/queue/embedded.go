@@ -13,6 +13,7 @@ import (
 
 	"github.com/callbackd/callbackd/core/event"
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
 )
 
 // Embedded is the queue engine within the process, on Pebble. One goroutine
@@ -71,9 +72,7 @@ func Open(ctx context.Context, options Options) (*Embedded, error) {
 	if err := h.guard(func() error { return q.load(c) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("queue %s: %w", o.Dir, err), st.close(h))
 	}
-	for _, name := range o.Sinks {
-		q.sink(name)
-	}
+	q.Configure(o.Sinks)
 	go c.run()
 	o.Logger.Info("queue opened", "dir", o.Dir, "bytes", q.bytes.Load(), "limit_bytes", o.MaxBytes,
 		"duration", time.Since(started))
@@ -139,6 +138,9 @@ func (q *Embedded) resume(s *sink, r sinkRecord) error {
 	}
 	if r.counts.delayed > 0 {
 		s.delayedNext, s.oldest = r.delayed, r.age
+	}
+	if r.counts.dead > 0 {
+		s.deadMark = r.dead
 	}
 	return nil
 }
@@ -206,21 +208,54 @@ func (q *Embedded) Append(ctx context.Context, ev *event.Event, routes []event.R
 	if len(routes) == 0 {
 		return nil
 	}
+	_, err := q.append(ctx, ev, routes, nil)
+	return err
+}
+
+// AppendOnce implements Queue.
+func (q *Embedded) AppendOnce(ctx context.Context, ev *event.Event, routes []event.Route, once event.Once) (first ulid.ULID, err error) {
+	started := time.Now()
+	defer func() { q.options.AppendDuration.Observe(time.Since(started).Seconds()) }()
+	if err := ctx.Err(); err != nil {
+		return first, err
+	}
+	if err := q.usable(); err != nil {
+		return first, err
+	}
+	return q.append(ctx, ev, routes, &once)
+}
+
+func (q *Embedded) append(ctx context.Context, ev *event.Event, routes []event.Route, once *event.Once) (first ulid.ULID, err error) {
 	r, err := q.groups.newAppend(ev, routes)
 	if err != nil {
-		return err
+		return first, err
+	}
+	if once != nil {
+		r.once, r.hash = once, onceHash(once.Key)
 	}
 	g, err := q.groups.join(r, nil, len(r.record))
 	if err != nil {
-		return err
+		return first, err
 	}
 	answered, err := q.await(ctx, g, func() { r.cancelled = true })
 	if !answered {
-		return err // the committer may still use r
+		return first, err // the committer may still use r
 	}
-	err = r.err
+	first, err = r.first, r.err
 	q.groups.free(r)
-	return err
+	return first, err
+}
+
+// Configure implements Queue.
+func (q *Embedded) Configure(sinks map[string]Limits) {
+	for name, limits := range sinks {
+		q.sink(name).bounds.Store(&limits)
+	}
+	for name, s := range q.allSinks() {
+		if _, ok := sinks[name]; !ok {
+			s.bounds.Store(nil)
+		}
+	}
 }
 
 // await waits until the group is answered. Where ctx ends before the group's
@@ -259,7 +294,9 @@ func (q *Embedded) Stats() Stats {
 		if oldest := q.oldestDelayed(s); !oldest.IsZero() && (sst.OldestPending.IsZero() || oldest.Before(sst.OldestPending)) {
 			sst.OldestPending = oldest
 		}
-		st.Sinks[name] = sst
+		if sst != (SinkStats{}) {
+			st.Sinks[name] = sst
+		}
 	}
 	return st
 }

@@ -109,7 +109,7 @@ func TestWriteErrors(t *testing.T) {
 			}
 			for _, err := range []error{
 				q.Append(t.Context(), benchEvent(1), toAudit), q.Settle(t.Context(), nil), q.Extend(t.Context(), nil, time.Second),
-				q.DeadLetters(t.Context(), "", func(DeadLetter) bool { return true }), q.Close(),
+				q.DeadLetters(t.Context(), Filter{}, func(DeadLetter) bool { return true }), q.Close(),
 			} {
 				if !errors.Is(err, ErrFailed) {
 					t.Errorf("after the failure: %v", err)

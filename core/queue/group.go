@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/callbackd/callbackd/core/event"
+	"github.com/oklog/ulid/v2"
 )
 
 // Limits of what is committed at once. One larger request makes a group alone.
@@ -18,9 +19,11 @@ const (
 type group struct {
 	appends []*appendRequest
 	settles []*settleRequest
-	bytes   int
-	begun   bool // guarded by groups.mu
-	done    chan struct{}
+	// edit is a change of another kind, which is committed alone.
+	edit  *edit
+	bytes int
+	begun bool // guarded by groups.mu
+	done  chan struct{}
 }
 
 func (g *group) requests() int { return len(g.appends) + len(g.settles) }
@@ -38,6 +41,27 @@ type groups struct {
 
 func newGroups() *groups { return &groups{ready: make(chan struct{}, 1)} }
 
+// joinAlone puts an edit in line.
+func (l *groups) joinAlone(e *edit) (*group, error) {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil, ErrClosed
+	}
+	g := &group{edit: e, done: make(chan struct{})}
+	l.line = append(l.line, g)
+	l.mu.Unlock()
+	l.signal()
+	return g, nil
+}
+
+func (l *groups) signal() {
+	select {
+	case l.ready <- struct{}{}:
+	default:
+	}
+}
+
 // join puts a request in line: an append or a settlement.
 func (l *groups) join(a *appendRequest, s *settleRequest, bytes int) (*group, error) {
 	l.mu.Lock()
@@ -49,7 +73,7 @@ func (l *groups) join(a *appendRequest, s *settleRequest, bytes int) (*group, er
 	if n := len(l.line); n > 0 {
 		g = l.line[n-1]
 	}
-	if g == nil || g.bytes+bytes > maxGroupBytes || g.requests() >= maxGroupRequests {
+	if g == nil || g.edit != nil || g.bytes+bytes > maxGroupBytes || g.requests() >= maxGroupRequests {
 		g = &group{done: make(chan struct{})}
 		l.line = append(l.line, g)
 	}
@@ -60,10 +84,7 @@ func (l *groups) join(a *appendRequest, s *settleRequest, bytes int) (*group, er
 		g.settles = append(g.settles, s)
 	}
 	l.mu.Unlock()
-	select {
-	case l.ready <- struct{}{}:
-	default:
-	}
+	l.signal()
 	return g, nil
 }
 
@@ -118,6 +139,9 @@ func (l *groups) close() {
 		for _, r := range g.settles {
 			r.err = ErrClosed
 		}
+		if g.edit != nil {
+			g.edit.err = ErrClosed
+		}
 		close(g.done)
 	}
 }
@@ -128,7 +152,12 @@ type appendRequest struct {
 	routes []event.Route
 	record []byte // of the event
 	// delivery is the record of each delivery that is not dead from the start.
-	delivery  []byte
+	delivery []byte
+	// once is set where only the first one of its kind is kept; first is its id,
+	// that of event or of an earlier one, where hash is known already.
+	once      *event.Once
+	hash      [onceHashLen]byte
+	first     ulid.ULID
 	cancelled bool  // guarded by groups.mu until the commit begins
 	err       error // valid after the group's done is closed
 }
@@ -147,7 +176,7 @@ func (l *groups) newAppend(ev *event.Event, routes []event.Route) (*appendReques
 	if !ok {
 		r = new(appendRequest)
 	}
-	r.event, r.routes = ev, routes
+	r.event, r.routes, r.first = ev, routes, ev.ID
 	r.record = appendEvent(r.record[:0], ev, routes)
 	if len(r.record) > maxEventLen {
 		n := len(r.record)

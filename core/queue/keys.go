@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/oklog/ulid/v2"
 )
 
 // The layout of the store. All numbers in keys are big-endian; times are
@@ -20,12 +22,21 @@ import (
 //	p <sink> <seq> <index>          delivery that was never tried
 //	d <sink> <due> <seq> <index>    delivery that is to be tried again
 //	o <sink> <since> <seq> <index>  the same ones by age
+//	k <sink> <key> <seq> <index>    delivery that waits behind another one of its
+//	                                order key, which is to be tried again
+//	h <sink> <key>                  how many deliveries of the order key are in d
+//	                                (that is one) and in k; only where there are
 //	x <sink> <died> <seq> <index>   dead letter
-//	i                               reserved: an index of dead letters by event id
+//	i <event id> <seq> <index>      the same ones by event: their sink and time
+//	u <hash>                        key of a callback that is kept once: the event's
+//	                                id, and when the key is forgotten
+//	w <forgotten> <hash>            the same ones by time
+//	j <name>                        note
 //
 // <seq> is the commit sequence of the event, <index> the place of the delivery
 // among the event's routes. A delivery that is not settled is in exactly one of
-// p, d and x. The keys of e and p are written once and deleted once in the life
+// p, d and k. Of those with the same order key, those in p were accepted after
+// those in k, and those after the one in d. The keys of e and p are written once and deleted once in the life
 // of a store, which is what allows single deletes of them.
 const (
 	spaceMeta       = 'm'
@@ -36,13 +47,22 @@ const (
 	spaceFresh      = 'p'
 	spaceDelayed    = 'd'
 	spaceDelayedAge = 'o'
+	spaceParked     = 'k'
+	spaceChain      = 'h'
 	spaceDead       = 'x'
+	spaceDeadEvent  = 'i'
+	spaceOnce       = 'u'
+	spaceOnceTime   = 'w'
+	spaceNote       = 'j'
 )
 
 const (
 	eventKeyLen = 1 + 8
 	freshKeyLen = 1 + 4 + 8 + 4
 	timedKeyLen = 1 + 4 + 8 + 8 + 4
+	deadKeyLen  = timedKeyLen + 1 + 16 + 8 + 4 // with its place by event
+	onceHashLen = 16
+	onceKeyLen  = 1 + onceHashLen + 1 + 8 + onceHashLen // with its place by time
 )
 
 func keyFormat() []byte   { return []byte{spaceMeta, 'v'} }
@@ -152,3 +172,36 @@ func parseTimedKey(k []byte, space byte) (position, error) {
 		index: binary.BigEndian.Uint32(k[21:]),
 	}, nil
 }
+
+func appendParkedKey(b []byte, sink uint32, order uint64, p position) []byte {
+	b = binary.BigEndian.AppendUint64(appendSinkKey(b, spaceParked, sink), order)
+	b = binary.BigEndian.AppendUint64(b, p.seq)
+	return binary.BigEndian.AppendUint32(b, p.index)
+}
+
+func parseParkedKey(k []byte) (position, error) {
+	if len(k) != timedKeyLen || k[0] != spaceParked {
+		return position{}, fmt.Errorf("key %x is not that of a delivery that waits for another", k)
+	}
+	return position{seq: binary.BigEndian.Uint64(k[13:]), index: binary.BigEndian.Uint32(k[21:])}, nil
+}
+
+func appendChainKey(b []byte, sink uint32, order uint64) []byte {
+	return binary.BigEndian.AppendUint64(appendSinkKey(b, spaceChain, sink), order)
+}
+
+func appendDeadEventKey(b []byte, id ulid.ULID, seq uint64, index uint32) []byte {
+	b = append(append(b, spaceDeadEvent), id[:]...)
+	b = binary.BigEndian.AppendUint64(b, seq)
+	return binary.BigEndian.AppendUint32(b, index)
+}
+
+func appendOnceKey(b []byte, hash [onceHashLen]byte) []byte {
+	return append(append(b, spaceOnce), hash[:]...)
+}
+
+func appendOnceTimeKey(b []byte, at int64, hash [onceHashLen]byte) []byte {
+	return append(appendTime(append(b, spaceOnceTime), at), hash[:]...)
+}
+
+func appendNoteKey(b []byte, name string) []byte { return append(append(b, spaceNote), name...) }

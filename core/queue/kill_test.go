@@ -133,7 +133,7 @@ func TestKill(t *testing.T) {
 		audit[id] = true
 	}
 	letters := make(map[string]int)
-	if err := q.DeadLetters(t.Context(), "audit", func(d DeadLetter) bool {
+	if err := q.DeadLetters(t.Context(), Filter{Sink: "audit"}, func(d DeadLetter) bool {
 		letters[d.EventID.String()]++
 		return true
 	}); err != nil {

@@ -39,6 +39,8 @@ const (
 type modelDelivery struct {
 	state    modelState
 	attempts int
+	// order is its order key; a redrive takes it away.
+	order uint64
 	// suspicion that is kept with it.
 	suspicion Suspicion
 	body      []byte
@@ -46,6 +48,8 @@ type modelDelivery struct {
 	// what was kept then.
 	maybe bool
 	old   []modelKept
+	// redriven: pending since then, not since its event was accepted.
+	redriven bool
 }
 
 // modelKept is what is kept with a delivery, but for its state.
@@ -67,12 +71,13 @@ type machine struct {
 	n      uint64
 	// delivered counts by sink; leastDelivered is what survives a crash.
 	delivered, leastDelivered map[string]int64
+	onces                     map[string]ulid.ULID
 }
 
 var modelSinks = []string{"a", "b", "c"}
 
 func (m *machine) open(t *rapid.T) {
-	q, err := Open(context.Background(), Options{Dir: "/data/queue", Sinks: modelSinks[:2], WindowEvents: m.window, fs: m.fs})
+	q, err := Open(context.Background(), Options{Dir: "/data/queue", Sinks: map[string]Limits{"a": {}, "b": {}}, WindowEvents: m.window, fs: m.fs})
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
@@ -88,7 +93,10 @@ func (m *machine) append(t *rapid.T) {
 	var routes []event.Route
 	for i, sink := range rapid.SliceOfNDistinct(rapid.SampledFrom(modelSinks), 1, 3, rapid.ID).Draw(t, "sinks") {
 		r := event.Route{Pipeline: fmt.Sprint("p", i), Sink: sink}
-		md := &modelDelivery{body: ev.Body}
+		if rapid.Bool().Draw(t, "ordered") {
+			r.Order = rapid.Uint64Range(1, 2).Draw(t, "order")
+		}
+		md := &modelDelivery{body: ev.Body, order: r.Order}
 		if rapid.IntRange(0, 9).Draw(t, "dead") == 0 {
 			r.Dead = &event.Death{Reason: event.ReasonRoute, Error: "e"}
 			md.state = modelDead
@@ -102,6 +110,13 @@ func (m *machine) append(t *rapid.T) {
 		t.Fatalf("append: %v", err)
 	}
 	m.synced()
+}
+
+// appendMany makes rows of the same order key.
+func (m *machine) appendMany(t *rapid.T) {
+	for range rapid.IntRange(2, 6).Draw(t, "many") {
+		m.append(t)
+	}
 }
 
 // synced: a synced commit makes all earlier ones durable.
@@ -145,6 +160,11 @@ func (m *machine) check(t *rapid.T, sink string, l Leased) {
 		t.Fatalf("event %s for %s: suspicion %+v, want %+v", l.Event.ID, sink, l.Suspicion, md.suspicion)
 	case !bytes.Equal(md.body, l.Event.Body):
 		t.Fatalf("event %s: another body", l.Event.ID)
+	}
+	for k, other := range m.model.states {
+		if md.order != 0 && k.sink == sink && other.order == md.order && other.state == modelPending && k.id.Compare(l.Event.ID) < 0 {
+			t.Fatalf("event %s of key %d is handed out for %s before %s", l.Event.ID, md.order, sink, k.id)
+		}
 	}
 	for _, held := range m.leases {
 		if held.Event.ID == l.Event.ID && held.Lease.Sink == sink {
@@ -199,6 +219,80 @@ func (m *machine) settle(t *rapid.T) {
 		if st.Dead != nil {
 			m.synced()
 		}
+	}
+}
+
+// dead draws some of the dead letters.
+func (m *machine) dead(t *rapid.T) (keys []DeadKey, of []*modelDelivery) {
+	err := m.q.DeadLetters(context.Background(), Filter{}, func(l DeadLetter) bool {
+		if rapid.Bool().Draw(t, "this") {
+			keys, of = append(keys, l.Key), append(of, m.model.states[modelKey{l.EventID, l.Sink}])
+		}
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(keys) > 0 && rapid.Bool().Draw(t, "twice") {
+		keys = append(keys, keys[0])
+	}
+	return keys, of
+}
+
+func (m *machine) redrive(t *rapid.T) {
+	keys, of := m.dead(t)
+	n, err := m.q.Redrive(context.Background(), keys)
+	if err != nil || n != len(of) {
+		t.Fatalf("redrive of %d: %d, %v", len(of), n, err)
+	}
+	for _, md := range of {
+		md.state, md.attempts, md.order, md.redriven = modelPending, 0, 0, true
+	}
+	if len(of) > 0 {
+		m.synced()
+	}
+}
+
+func (m *machine) discard(t *rapid.T) {
+	keys, of := m.dead(t)
+	n, err := m.q.Discard(context.Background(), keys)
+	if err != nil || n != len(of) {
+		t.Fatalf("discard of %d: %d, %v", len(of), n, err)
+	}
+	for _, md := range of {
+		md.state = modelDone
+	}
+	if n, err := m.q.Redrive(context.Background(), keys); err != nil || n != 0 {
+		t.Fatalf("redrive of what was discarded: %d, %v", n, err)
+	}
+	if len(of) > 0 {
+		m.synced()
+	}
+}
+
+// once sends one of a few keys again and again.
+func (m *machine) once(t *rapid.T) {
+	m.n++
+	ev := &event.Event{ID: ulid.ULID{14: byte(m.n >> 8), 15: byte(m.n)}, Source: "s", Accepted: time.Unix(int64(m.n), 0).UTC()}
+	key := rapid.StringN(1, 1, 1).Draw(t, "key")
+	var routes []event.Route
+	if rapid.Bool().Draw(t, "routed") {
+		routes = []event.Route{{Pipeline: "p", Sink: "a"}}
+	}
+	first, err := m.q.AppendOnce(context.Background(), ev, routes, event.Once{Key: key, Window: time.Hour})
+	want, known := m.onces[key]
+	if !known {
+		want = ev.ID
+	}
+	if err != nil || first != want {
+		t.Fatalf("append once: %s, %v, want %s", first, err, want)
+	}
+	if !known {
+		m.onces[key] = ev.ID
+		if routes != nil {
+			m.model.states[modelKey{ev.ID, "a"}] = &modelDelivery{}
+		}
+		m.synced()
 	}
 }
 
@@ -324,12 +418,20 @@ func (m *machine) Check(t *rapid.T) {
 			t.Fatalf("%d in flight for %s, want %d", got.InFlight, sink, leased)
 		}
 		var oldest time.Time
+		redriven := false
 		for k, md := range m.model.states {
 			if k.sink == sink && md.state == modelPending {
+				if md.redriven {
+					redriven = true
+					continue
+				}
 				if at := time.Unix(int64(k.id[14])<<8|int64(k.id[15]), 0); oldest.IsZero() || at.Before(oldest) {
 					oldest = at
 				}
 			}
+		}
+		if oldest.IsZero() && redriven && time.Since(got.OldestPending) < time.Hour {
+			oldest = got.OldestPending
 		}
 		if !got.OldestPending.Equal(oldest) {
 			t.Fatalf("oldest of %s: %s, want %s", sink, got.OldestPending, oldest)
@@ -364,7 +466,14 @@ func readAll(t *rapid.T, q *Embedded) map[modelKey]modelDelivery {
 		pos  position
 		rec  deliveryRecord
 		fate modelState
+		// size is what is kept for it besides the event.
+		size   int64
+		parked bool
+		order  uint64
 	}
+	chains := make(map[[2]uint64]chainRecord)
+	onces := make(map[byte]int)
+	deadPlaces := 0
 	var ds []found
 	for ok := it.First(); ok; ok = it.Next() {
 		k, v := it.Key(), it.Value()
@@ -384,6 +493,17 @@ func readAll(t *rapid.T, q *Embedded) map[modelKey]modelDelivery {
 			f.pos, err = parseFreshKey(k)
 		case spaceDelayed, spaceDead:
 			f.pos, err = parseTimedKey(k, k[0])
+		case spaceParked:
+			f.pos, err = parseParkedKey(k)
+			f.parked, f.order = true, beUint64(k[5:])
+		case spaceChain:
+			chains[[2]uint64{uint64(beUint32(k[1:])), beUint64(k[5:])}], err = decodeChain(v)
+		case spaceDeadEvent:
+			deadPlaces++
+			sum += int64(len(k))
+		case spaceOnce, spaceOnceTime:
+			onces[k[0]]++
+			sum += int64(len(k) + len(v))
 		case spaceDelayedAge:
 			ages++
 			sum += int64(len(k))
@@ -397,7 +517,7 @@ func readAll(t *rapid.T, q *Embedded) map[modelKey]modelDelivery {
 		if err != nil {
 			t.Fatalf("key %x: %v", k, err)
 		}
-		if k[0] != spaceFresh && k[0] != spaceDelayed && k[0] != spaceDead {
+		if k[0] != spaceFresh && k[0] != spaceDelayed && k[0] != spaceDead && k[0] != spaceParked {
 			continue
 		}
 		sum += int64(len(k) + len(v))
@@ -408,9 +528,19 @@ func readAll(t *rapid.T, q *Embedded) map[modelKey]modelDelivery {
 		if k[0] == spaceDead {
 			f.fate = modelDead
 		}
+		f.size = int64(len(k) + len(v))
+		switch k[0] {
+		case spaceDelayed:
+			f.size += timedKeyLen
+			f.order = f.rec.order
+		case spaceDead:
+			f.size += deadKeyLen - timedKeyLen
+		}
 		ds = append(ds, f)
 	}
 	delayed := 0
+	inChain := make(map[[2]uint64]int64)
+	heads := make(map[[2]uint64]int)
 	for _, f := range ds {
 		ev, there := events[f.pos.seq]
 		if !there {
@@ -421,6 +551,10 @@ func readAll(t *rapid.T, q *Embedded) map[modelKey]modelDelivery {
 		switch {
 		case f.fate == modelDead:
 			c.dead++
+			mark = sinks[f.sink].dead
+		case f.parked:
+			c.parked++
+			mark = position{}
 		case f.pos.at == 0:
 			c.fresh++
 		default:
@@ -429,9 +563,23 @@ func readAll(t *rapid.T, q *Embedded) map[modelKey]modelDelivery {
 			mark = sinks[f.sink].delayed
 		}
 		if f.fate != modelDead {
-			c.bytes += int64(lens[f.pos.seq])
-			if f.pos.less(mark) {
-				t.Fatalf("delivery %v of sink %d is before the mark %v", f.pos, f.sink, mark)
+			c.bytes += int64(lens[f.pos.seq]) + f.size
+		} else {
+			c.deadBytes += int64(lens[f.pos.seq]) + f.size
+		}
+		if f.pos.less(mark) {
+			t.Fatalf("delivery %v of sink %d is before the mark %v", f.pos, f.sink, mark)
+		}
+		if chain := [2]uint64{uint64(f.sink), f.order}; f.order != 0 {
+			inChain[chain]++
+			if !f.parked {
+				heads[chain]++
+			}
+			if inChain[chain] == 1 {
+				c.chains++
+			}
+			if f.parked && f.pos.less(chains[chain].from) {
+				t.Fatalf("delivery %v of key %d is before the mark %v", f.pos, f.order, chains[chain].from)
 			}
 		}
 		got[f.sink] = c
@@ -442,6 +590,21 @@ func readAll(t *rapid.T, q *Embedded) map[modelKey]modelDelivery {
 		if r.counts != got[id] {
 			t.Fatalf("sink %s counts %+v, has %+v", names[id], r.counts, got[id])
 		}
+	}
+	for chain, r := range chains {
+		if r.n != inChain[chain] || heads[chain] != 1 {
+			t.Fatalf("order key %v counts %d deliveries, has %d, %d of them to be tried", chain, r.n, inChain[chain], heads[chain])
+		}
+	}
+	if len(chains) != len(inChain) {
+		t.Fatalf("%d order keys are kept, %d have deliveries", len(chains), len(inChain))
+	}
+	letters := 0
+	for _, c := range got {
+		letters += int(c.dead)
+	}
+	if deadPlaces != letters || onces[spaceOnce] != onces[spaceOnceTime] {
+		t.Fatalf("%d places of %d dead letters; %d keys, %d times of keys", deadPlaces, letters, onces[spaceOnce], onces[spaceOnceTime])
 	}
 	for seq, ev := range events {
 		n, there := left[seq]
@@ -469,8 +632,8 @@ func TestModel(t *testing.T) {
 			fs:    vfs.NewCrashableMem(),
 			model: model{states: make(map[modelKey]*modelDelivery)},
 
-			delivered: make(map[string]int64),
-			window:    rapid.SampledFrom([]int{1, 2, 5, 1000}).Draw(t, "window"),
+			delivered: make(map[string]int64), onces: make(map[string]ulid.ULID),
+			window: rapid.SampledFrom([]int{1, 2, 5, 1000}).Draw(t, "window"),
 		}
 		m.open(t)
 		defer func() { _ = m.q.Close() }()
@@ -480,6 +643,12 @@ func TestModel(t *testing.T) {
 			"take":        m.take,
 			"settle":      m.settle,
 			"settleStale": m.settleStale,
+			// More often than what empties the queue.
+			"append more": m.appendMany,
+			"take more":   m.take,
+			"redrive":     m.redrive,
+			"discard":     m.discard,
+			"once":        m.once,
 			"expire":      m.expire,
 			"reopen":      m.reopen,
 			"crash":       m.crash,

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/callbackd/callbackd/core/event"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -22,9 +23,10 @@ type Options struct {
 	// accepted; default 256 MiB. The store needs some of it for settling what it
 	// has, so it has to be some hundred MiB on a busy disk.
 	ReserveBytes int64
-	// Sinks are the configured sinks: Stats lists them from the start. Others
-	// are added when they are first used.
-	Sinks []string
+	// Sinks are the configured sinks; see Queue.Configure.
+	Sinks map[string]Limits
+	// Watcher is told of what the queue ends by itself. May be nil.
+	Watcher Watcher
 	// Logger gets lifecycle and warnings, and what the store says as debug
 	// lines. Default: nothing is logged.
 	Logger *slog.Logger
@@ -49,6 +51,12 @@ type discardObserver struct{}
 
 func (discardObserver) Observe(float64) {}
 
+type blindWatcher struct{}
+
+func (blindWatcher) DeadLetter(string, event.Reason) {}
+func (blindWatcher) Dropped(string, int)             {}
+func (blindWatcher) Discarded(string, int)           {}
+
 func (o Options) withDefaults() (Options, error) {
 	switch {
 	case o.Dir == "":
@@ -56,7 +64,7 @@ func (o Options) withDefaults() (Options, error) {
 	case o.MaxBytes < 0, o.ReserveBytes < 0, o.WindowEvents < 0, o.WindowBytes < 0, o.StallTimeout < 0:
 		return o, fmt.Errorf("queue %s: a limit is negative", o.Dir)
 	}
-	for _, name := range o.Sinks {
+	for name := range o.Sinks {
 		if name == "" {
 			return o, fmt.Errorf("queue %s: a sink has no name", o.Dir)
 		}
@@ -78,6 +86,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Watcher == nil {
+		o.Watcher = blindWatcher{}
 	}
 	if o.AppendDuration == nil {
 		o.AppendDuration = discardObserver{}

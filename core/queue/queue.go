@@ -27,6 +27,8 @@ var (
 	// ErrStale says that a lease is not held any more: it ran out, or the
 	// delivery was settled already.
 	ErrStale = errors.New("lease is stale")
+	// ErrUnknown says that there is no such dead letter.
+	ErrUnknown = errors.New("no such dead letter")
 	// ErrClosed says that the queue was closed.
 	ErrClosed = errors.New("queue is closed")
 )
@@ -40,9 +42,17 @@ type Queue interface {
 	// the restart. An event without routes is not kept.
 	Append(ctx context.Context, ev *event.Event, routes []event.Route) error
 
+	// AppendOnce is Append for an event of which others may tell the same: only
+	// the first one with the key is kept, for as long as its window. It returns
+	// the id of the first one: that of ev, or of an earlier one, which is on disk
+	// then. The key of an event without routes is remembered too.
+	AppendOnce(ctx context.Context, ev *event.Event, routes []event.Route, once event.Once) (first ulid.ULID, err error)
+
 	// Take waits until deliveries of the sink are due and leases up to the
 	// limits of want of them, in the order of acceptance as far as they are
-	// fresh; ones that are tried again come when they are due. A suspect, one
+	// fresh; ones that are tried again come when they are due. Of those with the
+	// same order key, one comes when all that were accepted before it are settled
+	// as delivered or dead; other keys do not wait for it. A suspect, one
 	// that has a suspicion, comes in a batch of its own; want says whether before
 	// others that are due or after them. It returns at least one, or an error:
 	// ctx's, ErrFailed, ErrClosed.
@@ -58,9 +68,32 @@ type Queue interface {
 	// Extend gives leases that are still held another time of by, from now. The error joins an ErrStale for each that was not.
 	Extend(ctx context.Context, leases []Lease, by time.Duration) error
 
-	// DeadLetters calls f with the dead letters of the sink (all sinks: ""),
+	// DeadLetters calls f with the dead letters that the filter lets through,
 	// oldest first, until it returns false.
-	DeadLetters(ctx context.Context, sink string, f func(DeadLetter) bool) error
+	DeadLetters(ctx context.Context, filter Filter, f func(DeadLetter) bool) error
+
+	// DeadLetter returns the dead letter of a delivery by the delivery's id, or
+	// ErrUnknown.
+	DeadLetter(ctx context.Context, id string) (DeadLetter, error)
+
+	// Redrive makes dead letters pending: with no attempts, no age and no order,
+	// due at once. It tells how many it found; one that is not a dead letter any
+	// more is left alone. It stops, without an error, before one for which its
+	// sink has no room. Synced.
+	Redrive(ctx context.Context, letters []DeadKey) (found int, err error)
+
+	// Discard removes dead letters for good, and tells how many it found. Synced.
+	Discard(ctx context.Context, letters []DeadKey) (found int, err error)
+
+	// Configure says which sinks there are and how much may be kept for each. It
+	// holds from the next Append on; for what is kept already, it is not undone.
+	Configure(sinks map[string]Limits)
+
+	// Keep keeps a note under a name, synced, instead of the one that was there;
+	// nil: none any more. Notes reads all of them. A note is small: what its
+	// owner has to know after a restart.
+	Keep(ctx context.Context, name string, note []byte) error
+	Notes(ctx context.Context) (map[string][]byte, error)
 
 	// Stats tells what the queue holds. It is cheap enough for every scrape.
 	Stats() Stats
@@ -146,8 +179,67 @@ type Retry struct {
 	Error string
 }
 
+// WhenFull is what becomes of a delivery that the backlog of its sink has no room
+// for.
+type WhenFull uint8
+
+const (
+	// BuryNew makes a dead letter of it, reason overflow.
+	BuryNew WhenFull = iota
+	// RefuseNew refuses its whole event: Append returns ErrFull.
+	RefuseNew
+	// DropOldest drops the sink's oldest ones that are not handed out: those never
+	// tried first, then those to be tried again; the new one where there are
+	// none.
+	DropOldest
+)
+
+// Limits bound what is kept for one sink. Zero values: no bound.
+type Limits struct {
+	// MaxBacklog bounds the bytes of its deliveries that are not settled.
+	MaxBacklog int64
+	WhenFull   WhenFull
+	// DeadMaxAge and DeadMaxBytes bound its dead letters: the oldest go first.
+	DeadMaxAge   time.Duration
+	DeadMaxBytes int64
+}
+
+// Watcher is told of what a queue ends by itself, after it is committed. It must
+// return soon, and not use the queue.
+type Watcher interface {
+	// DeadLetter: a delivery was a dead letter from the start: its route was dead,
+	// or there was no room for it.
+	DeadLetter(sink string, reason event.Reason)
+	// Dropped: deliveries were dropped for newer ones.
+	Dropped(sink string, n int)
+	// Discarded: dead letters were removed because of their age or their bytes.
+	Discarded(sink string, n int)
+}
+
+// DeadKey finds a dead letter. They are ordered by time; see Compare.
+type DeadKey struct {
+	Sink string
+	// Died is when it became a dead letter, in nanoseconds since 1970.
+	Died  int64
+	Seq   uint64
+	Index uint32
+}
+
+// Filter says which dead letters are meant. Zero values: all.
+type Filter struct {
+	Sink, Pipeline string
+	Reason         event.Reason
+	// Type is the event's.
+	Type string
+	// From and Until bound when they died, From included, Until not.
+	From, Until time.Time
+	// After leaves out those up to this one, in the order of DeadLetters.
+	After DeadKey
+}
+
 // DeadLetter is a delivery that is not tried again by itself.
 type DeadLetter struct {
+	Key            DeadKey
 	ID             string // the delivery's
 	EventID        ulid.ULID
 	Event          *event.Event
@@ -164,7 +256,7 @@ type Stats struct {
 	// Bytes that the queue counts against LimitBytes: events that have a
 	// delivery or a dead letter left, with their keys.
 	Bytes, LimitBytes int64
-	// Sinks by name: those configured at Open and those that something is kept
+	// Sinks by name: those that are configured and those that something is kept
 	// for.
 	Sinks map[string]SinkStats
 }
@@ -179,8 +271,14 @@ type SinkStats struct {
 	// Delivered is how many were ever settled as delivered. It may fall behind by
 	// what a settlement may: a power cut undoes the last moments.
 	Delivered int64
-	// Bytes of the events that pending, leased and delayed ones refer to.
-	Bytes int64
+	// Bytes of what is kept for pending, leased and delayed ones, with the events
+	// that they refer to; MaxBacklog bounds it, 0: nothing does.
+	Bytes, MaxBacklog int64
+	// DeadBytes is the same for dead letters.
+	DeadBytes int64
+	// Configured is false for a sink that is not in the configuration: its
+	// deliveries wait for it to come back, or to be discarded.
+	Configured bool
 	// OldestPending is when the oldest delivery that is not settled became
 	// pending, leased and delayed ones included. Zero: there is none.
 	OldestPending time.Time

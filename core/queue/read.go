@@ -34,7 +34,12 @@ func (q *Embedded) reading(f func() error) error {
 }
 
 // refill reads what comes next for s. The caller has set s.reading.
-func (q *Embedded) refill(s *sink, fresh, delayed bool) error {
+func (q *Embedded) refill(s *sink, fresh, delayed, park bool) error {
+	if park {
+		if err := q.park(s); err != nil {
+			return err
+		}
+	}
 	return q.reading(func() error {
 		if fresh {
 			if err := q.refillFresh(s); err != nil {
@@ -56,9 +61,35 @@ func (q *Embedded) refillFresh(s *sink) error {
 	if err != nil {
 		return err
 	}
+	if err := q.readChains(s, p.deliveries); err != nil {
+		return err
+	}
 	s.mu.Lock()
-	s.tookFresh(p.deliveries, p.next, p.since)
+	s.tookFresh(p.deliveries, from, p.next, p.since)
 	s.mu.Unlock()
+	return nil
+}
+
+// readChains finds out which of ds, never tried, have another one of their order
+// key before them that is to be tried again. What the committer changes meanwhile
+// is in s.readChains.
+func (q *Embedded) readChains(s *sink, ds []*delivery) error {
+	s.mu.Lock()
+	none := s.counts.chains == 0 && len(s.readChains) == 0
+	s.mu.Unlock()
+	if none {
+		return nil
+	}
+	for _, d := range ds {
+		if d.order == 0 {
+			continue
+		}
+		r, err := q.store.chain(s.id, d.order)
+		if err != nil {
+			return err
+		}
+		d.blocked = r.n > 0
+	}
 	return nil
 }
 
@@ -93,7 +124,7 @@ func (q *Embedded) readFresh(s *sink, from, to position, maxEvents, maxBytes int
 		return p, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	events := eventReader{store: q.store}
+	events := eventReader{of: it}
 	defer func() { err = errors.Join(err, events.close()) }()
 
 	size := 0
@@ -122,14 +153,14 @@ func (q *Embedded) readFresh(s *sink, from, to position, maxEvents, maxBytes int
 	return p, it.Error()
 }
 
-// eventReader reads the events of deliveries in ascending order.
+// eventReader reads the events of deliveries in ascending order, as they are in
+// the store that another iterator sees: those of what is dropped meanwhile, too.
 type eventReader struct {
-	store *store
-	it    *pebble.Iterator
-	key   []byte
-	seq   uint64 // of last
-	last  eventRecord
-	size  int
+	of, it *pebble.Iterator
+	key    []byte
+	seq    uint64 // of last
+	last   eventRecord
+	size   int
 }
 
 func (r *eventReader) read(d *delivery) error {
@@ -143,9 +174,9 @@ func (r *eventReader) read(d *delivery) error {
 
 func (r *eventReader) seek(seq uint64) (err error) {
 	if r.it == nil {
-		r.it, err = r.store.NewIter(&pebble.IterOptions{
+		r.it, err = r.of.Clone(pebble.CloneOptions{IterOptions: &pebble.IterOptions{
 			LowerBound: []byte{spaceEvent}, UpperBound: []byte{spaceEvent + 1},
-		})
+		}})
 		if err != nil {
 			return err
 		}
@@ -179,16 +210,19 @@ func (d *delivery) setEvent(r eventRecord, size int) error {
 	}
 	d.event, d.eventLen = r.event, size
 	d.pipeline, d.routes = r.routes[d.pos.index].pipeline, len(r.routes)
+	if d.isFresh() {
+		d.order = r.routes[d.pos.index].order
+	}
 	return nil
 }
 
 // readEvent reads the event of a delivery that was taken.
 func (q *Embedded) readEvent(d *delivery) error {
-	return q.reading(func() error { return q.loadEvent(d) })
+	return q.reading(func() error { return loadEvent(q.store, d) })
 }
 
-func (q *Embedded) loadEvent(d *delivery) error {
-	v, closer, err := q.store.Get(appendEventKey(nil, d.pos.seq))
+func loadEvent(store pebble.Reader, d *delivery) error {
+	v, closer, err := store.Get(appendEventKey(nil, d.pos.seq))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return damaged(fmt.Errorf("event %d is missing", d.pos.seq))
 	}
@@ -226,7 +260,7 @@ func (q *Embedded) readDelayed(s *sink, from position, limit int) (ds []*deliver
 			return nil, next, damaged(err)
 		}
 		ds = append(ds, &delivery{
-			pos: pos, since: r.since, attempts: r.attempts, suspicion: r.suspicion,
+			pos: pos, since: r.since, attempts: r.attempts, suspicion: r.suspicion, order: r.order,
 			recLen: len(it.Value()), eventLen: r.eventLen,
 		})
 	}
@@ -242,6 +276,9 @@ func (s *sink) oldestFresh() time.Time {
 		}
 	}
 	if d := s.takenFresh.first(); d != nil {
+		first(d.since)
+	}
+	if d := s.aside.first(); d != nil {
 		first(d.since)
 	}
 	if d := s.firstFresh(); d != nil {

@@ -30,7 +30,10 @@ type eventRecord struct {
 	routes []route
 }
 
-type route struct{ pipeline, sink string }
+type route struct {
+	pipeline, sink string
+	order          uint64
+}
 
 // deliveryRecord is what is kept with a delivery.
 type deliveryRecord struct {
@@ -43,22 +46,36 @@ type deliveryRecord struct {
 	eventLen int
 	// suspicion is none in the records of older versions.
 	suspicion Suspicion
+	// order is the order key of one that was tried, or that waits for such a one.
+	// A dead letter has none, and so has what was redriven.
+	order uint64
 }
 
 // sinkRecord is the state of a sink.
 type sinkRecord struct {
 	counts counts
 	// Nothing of the sink is kept before these positions.
-	fresh, delayed, age position
+	fresh, delayed, age, dead position
 }
 
 // counts of the deliveries of one sink.
 type counts struct {
-	fresh, delayed, dead int64
-	// bytes of the events that its unsettled deliveries refer to.
-	bytes int64
+	fresh, delayed, parked, dead int64
+	// chains is how many order keys have a delivery that is to be tried again.
+	chains int64
+	// bytes of what is kept for its unsettled deliveries and for its dead letters,
+	// with the events that they refer to.
+	bytes, deadBytes int64
 	// delivered is how many were settled as delivered, since there is this count.
 	delivered int64
+}
+
+// chainRecord is the state of an order key of which one delivery is to be tried
+// again.
+type chainRecord struct {
+	// n counts that one and those parked behind it, of which none is before from.
+	n    int64
+	from position
 }
 
 // storeRecord is the state of the store.
@@ -66,6 +83,8 @@ type storeRecord struct {
 	nextSeq  uint64
 	nextSink uint32
 	bytes    int64
+	// once is a time before which no key is remembered, in nanoseconds.
+	once int64
 }
 
 func appendString(b []byte, n protowire.Number, s string) []byte {
@@ -110,6 +129,15 @@ func appendPair(b []byte, n protowire.Number, first, second string) []byte {
 	return appendString(appendString(b, 1, first), 2, second)
 }
 
+// appendRoute keeps a route, with its order key in field 3.
+func appendRoute(b []byte, n protowire.Number, r event.Route) []byte {
+	if r.Order == 0 {
+		return appendPair(b, n, r.Pipeline, r.Sink)
+	}
+	v := appendUint(appendString(appendString(nil, 1, r.Pipeline), 2, r.Sink), 3, r.Order)
+	return protowire.AppendBytes(protowire.AppendTag(b, n, protowire.BytesType), v)
+}
+
 func appendPosition(b []byte, n protowire.Number, p position) []byte {
 	var m [40]byte
 	v := appendUint(m[:0], 1, protowire.EncodeZigZag(p.at))
@@ -134,7 +162,7 @@ func appendEvent(b []byte, ev *event.Event, routes []event.Route) []byte {
 		b = appendPair(b, 10, p.Name, p.Value)
 	}
 	for _, r := range routes {
-		b = appendPair(b, 12, r.Pipeline, r.Sink)
+		b = appendRoute(b, 12, r)
 	}
 	if len(ev.Body) > 0 {
 		b = protowire.AppendBytes(protowire.AppendTag(b, 11, protowire.BytesType), ev.Body)
@@ -150,7 +178,8 @@ func appendDelivery(b []byte, r deliveryRecord) []byte {
 	b = appendUint(b, 5, uint64(r.eventLen))
 	b = appendUint(b, 6, uint64(r.suspicion.Crashes))
 	b = appendUint(b, 7, uint64(r.suspicion.Alone))
-	return appendUint(b, 8, uint64(r.suspicion.Delivered))
+	b = appendUint(b, 8, uint64(r.suspicion.Delivered))
+	return appendUint(b, 9, r.order)
 }
 
 func appendSink(b []byte, r sinkRecord) []byte {
@@ -161,13 +190,25 @@ func appendSink(b []byte, r sinkRecord) []byte {
 	b = appendPosition(b, 5, r.fresh)
 	b = appendPosition(b, 6, r.delayed)
 	b = appendPosition(b, 7, r.age)
-	return appendUint(b, 8, uint64(r.counts.delivered))
+	b = appendUint(b, 8, uint64(r.counts.delivered))
+	b = appendUint(b, 9, uint64(r.counts.parked))
+	b = appendUint(b, 10, uint64(r.counts.chains))
+	b = appendUint(b, 11, uint64(r.counts.deadBytes))
+	if r.counts.dead == 0 {
+		return b
+	}
+	return appendPosition(b, 12, r.dead)
+}
+
+func appendChain(b []byte, r chainRecord) []byte {
+	return appendPosition(appendUint(b, 1, uint64(r.n)), 2, r.from)
 }
 
 func appendStore(b []byte, r storeRecord) []byte {
 	b = appendUint(b, 1, r.nextSeq)
 	b = appendUint(b, 2, uint64(r.nextSink))
-	return appendUint(b, 3, uint64(r.bytes))
+	b = appendUint(b, 3, uint64(r.bytes))
+	return appendUint(b, 4, protowire.EncodeZigZag(r.once))
 }
 
 // field is one field of a record: number is a varint's value, bytes those of a
@@ -282,6 +323,18 @@ func (f field) asPair() (first, second string, err error) {
 	return first, second, err
 }
 
+func (f field) asRoute() (r route, err error) {
+	if r.pipeline, r.sink, err = f.asPair(); err != nil {
+		return r, err
+	}
+	return r, eachField(f.bytes, func(f field) (err error) {
+		if f.num == 3 {
+			r.order, err = f.asUint(math.MaxUint64)
+		}
+		return err
+	})
+}
+
 func (f field) asPosition() (position, error) {
 	b, err := f.asBytes()
 	if err != nil {
@@ -349,7 +402,7 @@ func decodeEvent(b []byte) (eventRecord, error) {
 			ev.Body = append([]byte(nil), body...)
 		case 12:
 			var rt route
-			rt.pipeline, rt.sink, err = f.asPair()
+			rt, err = f.asRoute()
 			if len(r.routes) >= maxRoutes {
 				return fmt.Errorf("more than %d routes", maxRoutes)
 			}
@@ -395,6 +448,8 @@ func decodeDelivery(b []byte) (deliveryRecord, error) {
 			r.suspicion.Alone = int(n)
 		case 8:
 			r.suspicion.Delivered, err = f.asCount()
+		case 9:
+			r.order, err = f.asUint(math.MaxUint64)
 		}
 		return err
 	})
@@ -424,11 +479,39 @@ func decodeSink(b []byte) (sinkRecord, error) {
 			r.age, err = f.asPosition()
 		case 8:
 			r.counts.delivered, err = f.asCount()
+		case 9:
+			r.counts.parked, err = f.asCount()
+		case 10:
+			r.counts.chains, err = f.asCount()
+		case 11:
+			r.counts.deadBytes, err = f.asCount()
+		case 12:
+			r.dead, err = f.asPosition()
 		}
 		return err
 	})
 	if err != nil {
 		return sinkRecord{}, fmt.Errorf("state of a sink: %w", err)
+	}
+	return r, nil
+}
+
+func decodeChain(b []byte) (chainRecord, error) {
+	var r chainRecord
+	err := eachField(b, func(f field) (err error) {
+		switch f.num {
+		case 1:
+			r.n, err = f.asCount()
+		case 2:
+			r.from, err = f.asPosition()
+		}
+		return err
+	})
+	if err == nil && r.n == 0 {
+		err = errors.New("it has no deliveries")
+	}
+	if err != nil {
+		return chainRecord{}, fmt.Errorf("state of an order key: %w", err)
 	}
 	return r, nil
 }
@@ -445,6 +528,9 @@ func decodeStore(b []byte) (storeRecord, error) {
 			r.nextSink = uint32(n)
 		case 3:
 			r.bytes, err = f.asCount()
+		case 4:
+			n, err = f.asUint(math.MaxUint64)
+			r.once = protowire.DecodeZigZag(n)
 		}
 		return err
 	})

@@ -14,11 +14,12 @@ import (
 func FuzzDecode(f *testing.F) {
 	ev := benchEvent(7)
 	ev.Time = time.Unix(-5, 3)
-	f.Add(appendEvent(nil, ev, []event.Route{{Pipeline: "p", Sink: "s"}, {Pipeline: "q", Sink: "s"}}))
+	f.Add(appendEvent(nil, ev, []event.Route{{Pipeline: "p", Sink: "s"}, {Pipeline: "q", Sink: "s", Order: math.MaxUint64}}))
 	f.Add(appendDelivery(nil, deliveryRecord{since: time.Unix(1, 2), attempts: 3, err: "e", reason: event.ReasonCrashed, eventLen: 9}))
 	f.Add(appendDelivery(nil, deliveryRecord{since: time.Unix(1, 2), suspicion: Suspicion{Crashes: 4, Alone: 2, Delivered: 7}}))
-	f.Add(appendSink(nil, sinkRecord{counts: counts{1, 2, 3, 4, 5}, fresh: lastPosition(), delayed: position{-1, 2, 3}}))
-	f.Add(appendStore(nil, storeRecord{math.MaxUint64, math.MaxUint32, 5}))
+	f.Add(appendSink(nil, sinkRecord{counts: counts{1, 2, 3, 4, 5, 6, 7, 8}, fresh: lastPosition(), delayed: position{-1, 2, 3}}))
+	f.Add(appendStore(nil, storeRecord{math.MaxUint64, math.MaxUint32, 5, -6}))
+	f.Add(appendChain(nil, chainRecord{n: 3, from: position{1, 2, 3}}))
 	f.Add([]byte{0xff})
 	f.Add([]byte{0x0b, 0x0c}) // a group
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -26,7 +27,7 @@ func FuzzDecode(f *testing.F) {
 		if r, err := decodeEvent(b); err == nil {
 			routes := make([]event.Route, len(r.routes))
 			for i, rt := range r.routes {
-				routes[i] = event.Route{Pipeline: rt.pipeline, Sink: rt.sink}
+				routes[i] = event.Route{Pipeline: rt.pipeline, Sink: rt.sink, Order: rt.order}
 			}
 			again, err := decodeEvent(appendEvent(nil, r.event, routes))
 			if err != nil || !sameEvent(r, again) {
@@ -87,7 +88,7 @@ func TestRecordsStayReadable(t *testing.T) {
 			RemoteAddr: "r", ContentType: "c", Headers: event.Pairs{{Name: "a", Value: "b"}},
 			Query: event.Pairs{{Name: "q", Value: "v"}}, Body: []byte("{}"),
 		},
-		routes: []route{{"p", "k"}},
+		routes: []route{{pipeline: "p", sink: "k"}},
 	}
 	if err != nil || !sameEvent(r, want) {
 		t.Fatalf("%+v %+v, %v", r.event, r.routes, err)

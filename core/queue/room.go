@@ -20,6 +20,7 @@ type room struct {
 	diskUnknown bool
 	diskLow     bool
 	fullLogged  time.Time
+	sinkLogged  map[string]time.Time
 }
 
 // check tells whether a queue that holds so many bytes has room for more.
@@ -73,4 +74,17 @@ func (r *room) askDisk() {
 	} else {
 		log.Info("disk has room again", "free_bytes", usage.AvailBytes)
 	}
+}
+
+// backlogFull tells people that the backlog of a sink is full, once a minute at
+// most.
+func (r *room) backlogFull(sink, whenFull string, limit int64, now time.Time) {
+	if now.Sub(r.sinkLogged[sink]) < time.Minute {
+		return
+	}
+	if r.sinkLogged == nil {
+		r.sinkLogged = make(map[string]time.Time)
+	}
+	r.sinkLogged[sink] = now
+	r.options.Logger.Error("the backlog of a sink is full", "sink", sink, "limit_bytes", limit, "when_full", whenFull)
 }

@@ -19,6 +19,8 @@ type move struct {
 	sink *sink
 	d    *delivery
 	to   Settlement
+	// dropped: neither delivered nor dead, for want of room.
+	dropped bool
 }
 
 // Settle implements Queue.

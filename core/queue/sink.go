@@ -3,6 +3,7 @@ package queue
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,11 +18,16 @@ import (
 // While a sink keeps up, the windows reach to the end, nothing is on disk only,
 // and what is appended goes from the committer through the window to a taker.
 //
+// Those never tried whose order key has another one before them leave the window
+// for a place of their own, aside; see chain.
+//
 // The committer changes it after each commit, takers hand out, settlers claim.
 // Nobody does I/O under mu.
 type sink struct {
 	name   string
 	limits windowLimits
+	// bounds are what may be kept; nil: the sink is not configured.
+	bounds atomic.Pointer[Limits]
 	// id is the sink's number in keys. Written by the committer before anything
 	// of the sink is published; 0: nothing was kept yet.
 	id uint32
@@ -40,6 +46,13 @@ type sink struct {
 	freshSince time.Time // since of the one at freshNext, while !freshAll
 	published  position  // after the last one that was published
 
+	// Never tried, and not the turn of their order keys: all of them by position,
+	// and those whose turn has come since.
+	aside, eligible deliveryHeap
+	asideBytes      int
+	chains          map[uint64]*chain
+	parkFailed      bool // nothing could be parked, and nothing was settled since
+
 	// To be tried again, waiting. All of them before delayedNext are in memory or
 	// settled; lastPosition: all are. Suspects that are due are put aside.
 	delayed     deliveryHeap // by position
@@ -50,6 +63,8 @@ type sink struct {
 	oldest       position
 	oldestKnown  bool
 	oldestChange uint64
+	// deadMark: no dead letter is before it.
+	deadMark position
 
 	// Handed out, in delayed or in suspects, by key.
 	held map[deliveryKey]*delivery
@@ -58,10 +73,12 @@ type sink struct {
 	expiry                   deliveryHeap // leased ones
 	returned                 deliveryHeap // to be handed out first
 
-	reading     bool     // a taker reads from the store
+	reading     bool     // a taker reads from the store, or lets the committer park
 	readCeiling position // while reading: the first position that was added to the delayed ones meanwhile
-	turn        bool     // whose turn it is: the delayed or the fresh
-	waiters     []waiter
+	// readChains are, while reading, the order keys that changed meanwhile.
+	readChains map[uint64]bool
+	turn       bool // whose turn it is: the delayed or the fresh
+	waiters    []waiter
 }
 
 // windowLimits bound what waits in memory for a sink.
@@ -77,6 +94,10 @@ func newSink(name string, id uint32, limits windowLimits) *sink {
 		freshAll:     true,
 		delayedNext:  lastPosition(),
 		oldest:       lastPosition(),
+		deadMark:     lastPosition(),
+		chains:       make(map[uint64]*chain),
+		aside:        deliveryHeap{less: byPosition, index: takenIndex},
+		eligible:     deliveryHeap{less: byPosition, index: waitIndex},
 		held:         make(map[deliveryKey]*delivery),
 		delayed:      deliveryHeap{less: byPosition, index: waitIndex},
 		suspects:     deliveryHeap{less: byPosition, index: waitIndex},
@@ -93,20 +114,31 @@ type changes struct {
 	fresh   []*delivery // new ones, in commit order
 	gone    []*delivery // settled or moved
 	delayed []*delivery // moved to be tried again
+	demoted []demotion  // handed out for the first time, and kept as tried again
+	chains  []chainChange
+	dead    position // of the first dead letter among new ones, or the last that was removed
 }
 
 func (c *changes) reset() {
 	clear(c.fresh)
 	clear(c.gone)
 	clear(c.delayed)
-	c.fresh, c.gone, c.delayed = c.fresh[:0], c.gone[:0], c.delayed[:0]
+	clear(c.demoted)
+	c.fresh, c.gone, c.delayed, c.demoted, c.chains = c.fresh[:0], c.gone[:0], c.delayed[:0], c.demoted[:0], c.chains[:0]
 }
 
 // publish takes over what was committed.
 func (s *sink) publish(c *changes) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.counts = c.counts
+	s.counts, s.deadMark = c.counts, c.dead
+	// First, so that what follows corrects what these know of their order keys.
+	for _, d := range c.fresh {
+		s.addFresh(d)
+	}
+	for _, m := range c.demoted {
+		s.demoted(m)
+	}
 	for _, d := range c.gone {
 		s.taken(d).remove(d)
 		delete(s.held, d.key())
@@ -124,9 +156,10 @@ func (s *sink) publish(c *changes) {
 	}
 	if len(c.gone)+len(c.delayed) > 0 {
 		s.oldestChange++
+		s.parkFailed = false
 	}
-	for _, d := range c.fresh {
-		s.addFresh(d)
+	for _, ch := range c.chains {
+		s.changeChain(ch)
 	}
 	s.wake(time.Now())
 }
@@ -136,8 +169,8 @@ func (s *sink) addFresh(d *delivery) {
 	if !s.freshAll {
 		return
 	}
-	n := len(s.fresh) - s.freshHead
-	if n > 0 && (n >= s.limits.events || s.freshBytes+d.eventLen > s.limits.bytes) {
+	n := len(s.fresh) - s.freshHead + s.aside.Len()
+	if n > 0 && (n >= s.limits.events || s.freshBytes+s.asideBytes+d.eventLen > s.limits.bytes) {
 		s.freshAll, s.freshNext, s.freshSince = false, d.pos, d.since
 		return
 	}
@@ -153,6 +186,7 @@ func (s *sink) pushFresh(d *delivery) {
 	}
 	s.fresh = append(s.fresh, d)
 	s.freshBytes += d.eventLen
+	s.link(d)
 }
 
 func (s *sink) popFresh() *delivery {
@@ -263,7 +297,7 @@ func (s *sink) next(now time.Time) *delivery {
 	if d := s.returned.first(); d != nil {
 		return d
 	}
-	fresh, delayed := s.firstFresh(), s.setAside(now)
+	fresh, delayed := s.nextFresh(), s.setAside(now)
 	switch {
 	case delayed == nil:
 		return fresh
@@ -284,7 +318,13 @@ func (s *sink) hand(d *delivery) {
 	case d.state == returned:
 		s.returned.pop()
 	case d.isFresh():
-		s.popFresh()
+		if d.state == eligible {
+			s.eligible.pop()
+			s.unaside(d)
+		} else {
+			s.popFresh()
+			s.lead(d)
+		}
 		s.held[d.key()] = d
 		s.takenFresh.push(d)
 	case d.suspicion.Suspect():
@@ -332,7 +372,7 @@ func (s *sink) lease(ds []*delivery, until time.Time, token func() uint64) {
 
 // wants tells what has to be read from the store before next can tell all.
 func (s *sink) wants() (fresh, delayed bool) {
-	fresh = !s.freshAll && s.firstFresh() == nil
+	fresh = !s.freshAll && s.firstFresh() == nil && s.eligible.Len() == 0 && !s.crowded()
 	delayed = s.delayedNext != lastPosition() && s.delayed.Len() == 0
 	return fresh, delayed
 }
@@ -390,7 +430,7 @@ func (s *sink) leave(w waiter) {
 
 // ready tells whether a taker has something to take, or to read.
 func (s *sink) ready(now time.Time) bool {
-	if s.returned.Len() > 0 || s.suspects.Len() > 0 || s.firstFresh() != nil {
+	if s.returned.Len() > 0 || s.suspects.Len() > 0 || s.eligible.Len() > 0 || s.firstFresh() != nil {
 		return true
 	}
 	if d := s.delayed.first(); d != nil && d.pos.at <= now.UnixNano() {
@@ -400,7 +440,7 @@ func (s *sink) ready(now time.Time) bool {
 		return true
 	}
 	fresh, delayed := s.wants()
-	return (fresh || delayed) && !s.reading
+	return (fresh || delayed || s.wantsPark()) && !s.reading
 }
 
 // holder returns the delivery of a lease that is still held, else nil.
@@ -442,6 +482,9 @@ func (s *sink) marks(c *changes) (fresh, delayed, age position) {
 	if d := s.takenFresh.first(); d != nil {
 		fresh = earlier(fresh, d.pos)
 	}
+	if d := s.aside.first(); d != nil {
+		fresh = earlier(fresh, d.pos)
+	}
 	delayed = s.delayedNext
 	if d := s.delayed.first(); d != nil {
 		delayed = earlier(delayed, d.pos)
@@ -456,12 +499,22 @@ func (s *sink) marks(c *changes) (fresh, delayed, age position) {
 	for _, d := range c.delayed {
 		delayed, age = earlier(delayed, d.pos), earlier(age, agePosition(d))
 	}
+	for _, m := range c.demoted {
+		delayed, age = earlier(delayed, m.position()), earlier(age, agePosition(m.d))
+	}
 	return fresh, delayed, age
 }
 
-// tookFresh takes over what a taker read: ds from freshNext on, up to next.
-func (s *sink) tookFresh(ds []*delivery, next position, since time.Time) {
+// tookFresh takes over what a taker read: ds from `from` on, up to next. Meanwhile
+// the committer may have dropped some of them, and then read on itself.
+func (s *sink) tookFresh(ds []*delivery, from, next position, since time.Time) {
+	if s.freshNext != from {
+		return
+	}
 	for _, d := range ds {
+		if blocked, changed := s.readChains[d.order]; changed {
+			d.blocked = blocked
+		}
 		s.pushFresh(d)
 	}
 	s.freshNext, s.freshSince = next, since
@@ -489,7 +542,12 @@ func (s *sink) tookDelayed(ds []*delivery, from, next position) {
 // long as they are on disk only.
 func (s *sink) stats(now time.Time) SinkStats {
 	s.expire(now)
-	st := SinkStats{Dead: s.counts.dead, Bytes: s.counts.bytes, Delivered: s.counts.delivered}
+	st := SinkStats{
+		Dead: s.counts.dead, Bytes: s.counts.bytes, DeadBytes: s.counts.deadBytes, Delivered: s.counts.delivered,
+	}
+	if bounds := s.bounds.Load(); bounds != nil {
+		st.Configured, st.MaxBacklog = true, bounds.MaxBacklog
+	}
 	waitingFresh := s.counts.fresh - int64(s.takenFresh.Len())
 	st.Pending = int64(s.suspects.Len())
 	waitingDelayed := s.counts.delayed - int64(s.takenDelayed.Len()) - st.Pending
@@ -500,7 +558,7 @@ func (s *sink) stats(now time.Time) SinkStats {
 		}
 	}
 	st.Pending += waitingFresh + int64(s.returned.Len())
-	st.Delayed = waitingDelayed
+	st.Delayed = waitingDelayed + s.counts.parked
 	st.InFlight = int64(s.takenFresh.Len()+s.takenDelayed.Len()) - int64(s.returned.Len())
 	return st
 }

@@ -283,14 +283,14 @@ func TestLastErrorIsKept(t *testing.T) {
 // A sink that is not configured any more keeps what it has.
 func TestOrphans(t *testing.T) {
 	mem := vfs.NewMem()
-	q := openBench(t, Options{Dir: "/q", Sinks: []string{"old"}, fs: mem})
+	q := openBench(t, Options{Dir: "/q", Sinks: map[string]Limits{"old": {}}, fs: mem})
 	if err := q.Append(t.Context(), benchEvent(1), []event.Route{{Pipeline: "p", Sink: "old"}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := q.Close(); err != nil {
 		t.Fatal(err)
 	}
-	q = openBench(t, Options{Dir: "/q", Sinks: []string{"new"}, fs: mem})
+	q = openBench(t, Options{Dir: "/q", Sinks: map[string]Limits{"new": {}}, fs: mem})
 	st := q.Stats()
 	if st.Sinks["old"].Pending != 1 || len(st.Sinks) != 2 {
 		t.Fatalf("%+v", st)
@@ -440,7 +440,7 @@ func TestOptions(t *testing.T) {
 	for name, o := range map[string]Options{
 		"no directory":        {},
 		"limit is negative":   {Dir: "/q", MaxBytes: -1},
-		"sink has no name":    {Dir: "/q", Sinks: []string{""}},
+		"sink has no name":    {Dir: "/q", Sinks: map[string]Limits{"": {}}},
 		"reserve is negative": {Dir: "/q", ReserveBytes: -1},
 	} {
 		if _, err := Open(t.Context(), o); err == nil {

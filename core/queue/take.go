@@ -41,12 +41,13 @@ func (q *Embedded) Take(ctx context.Context, sinkName string, want Want) ([]Leas
 func (q *Embedded) takeNow(s *sink, want Want) ([]*delivery, error) {
 	s.mu.Lock()
 	fresh, delayed := s.wants()
-	if (fresh || delayed) && !s.reading {
-		s.reading, s.readCeiling = true, lastPosition()
+	park := s.wantsPark()
+	if (fresh || delayed || park) && !s.reading {
+		s.reading, s.readCeiling, s.readChains = true, lastPosition(), make(map[uint64]bool)
 		s.mu.Unlock()
-		err := q.refill(s, fresh, delayed)
+		err := q.refill(s, fresh, delayed, park)
 		s.mu.Lock()
-		s.reading = false
+		s.reading, s.readChains = false, nil
 		if err != nil {
 			s.mu.Unlock()
 			return nil, err
@@ -83,6 +84,7 @@ func (s *sink) lend(ds []*delivery, lease time.Duration, token func() uint64) []
 			Attempts:  d.attempts,
 			Since:     d.since,
 			Suspicion: d.suspicion,
+			Ordered:   d.order != 0,
 		}
 	}
 	s.wake(time.Now()) // one may have to watch for the end of these leases

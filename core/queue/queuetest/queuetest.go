@@ -158,7 +158,7 @@ func dead(l queue.Leased) queue.Settlement {
 
 func (f *fixture) stats(sink string) queue.SinkStats {
 	st := f.q.Stats().Sinks[sink]
-	st.Bytes, st.Delivered = 0, 0
+	st.Bytes, st.DeadBytes, st.Delivered, st.Configured = 0, 0, 0, false
 	return st
 }
 
@@ -502,7 +502,7 @@ func testDelivered(_ *testing.T, f *fixture) {
 func (f *fixture) deadLetters(sink string) []queue.DeadLetter {
 	f.Helper()
 	var out []queue.DeadLetter
-	err := f.q.DeadLetters(f.Context(), sink, func(d queue.DeadLetter) bool {
+	err := f.q.DeadLetters(f.Context(), queue.Filter{Sink: sink}, func(d queue.DeadLetter) bool {
 		out = append(out, d)
 		return true
 	})
@@ -544,7 +544,7 @@ func testDead(_ *testing.T, f *fixture) {
 	f.reopen()
 	check()
 	n := 0
-	err := f.q.DeadLetters(f.Context(), "", func(queue.DeadLetter) bool { n++; return false })
+	err := f.q.DeadLetters(f.Context(), queue.Filter{}, func(queue.DeadLetter) bool { n++; return false })
 	if err != nil || n != 1 {
 		f.Fatalf("%d, %v; want to stop after one", n, err)
 	}

@@ -1,0 +1,260 @@
+package queue
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/callbackd/callbackd/core/event"
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// append keeps one event, or sets the request's error where there is no room.
+func (c *committer) append(b *pebble.Batch, r *appendRequest, now time.Time) error {
+	if r.once != nil {
+		known, err := c.known(r, now)
+		if err != nil || known {
+			return err
+		}
+	}
+	if r.err = c.room.check(c.state.bytes, r.size(), now); r.err != nil {
+		return nil
+	}
+	if r.err = c.refuses(r, now); r.err != nil {
+		return nil
+	}
+	if len(r.routes) > 0 {
+		if err := c.keep(b, r, now); err != nil {
+			return err
+		}
+	}
+	if r.once != nil {
+		return c.remember(b, r, now)
+	}
+	return nil
+}
+
+// size is what an append counts against the limit of the queue, a little more
+// where a route is dead.
+func (r *appendRequest) size() int64 {
+	return int64(eventKeyLen+len(r.record)) + int64(len(r.routes))*r.share()
+}
+
+// share is what is kept for one delivery besides its event.
+func (r *appendRequest) share() int64 { return int64(freshKeyLen + len(r.delivery)) }
+
+// refuses is an ErrFull where a sink that wants no event without its delivery has
+// no room for it.
+func (c *committer) refuses(r *appendRequest, now time.Time) error {
+	for i := range r.routes {
+		s := c.q.sink(r.routes[i].Sink)
+		bounds := s.bounds.Load()
+		if r.routes[i].Dead == nil && bounds != nil && bounds.WhenFull == RefuseNew && c.over(s, r) > 0 {
+			c.room.backlogFull(s.name, "refuse", bounds.MaxBacklog, now)
+			return fmt.Errorf("%w: %s", ErrFull, overflow(s.name, bounds.MaxBacklog))
+		}
+	}
+	return nil
+}
+
+// over is by how many bytes a delivery of r would exceed the backlog of s.
+func (c *committer) over(s *sink, r *appendRequest) int64 {
+	bounds := s.bounds.Load()
+	if bounds == nil || bounds.MaxBacklog <= 0 {
+		return 0
+	}
+	ch := c.changesOf(s)
+	return ch.counts.bytes + r.share() + int64(len(r.record)) - bounds.MaxBacklog
+}
+
+func overflow(sink string, limit int64) string {
+	return fmt.Sprintf("the backlog of sink %q has reached its max_backlog of %d bytes", sink, limit)
+}
+
+// keep writes the event and its deliveries.
+func (c *committer) keep(b *pebble.Batch, r *appendRequest, now time.Time) error {
+	seq := c.state.nextSeq
+	c.state.nextSeq++
+	kept := 0
+	for i := range r.routes {
+		ok, err := c.keepDelivery(b, r, i, seq, now)
+		if err != nil {
+			return err
+		}
+		if ok {
+			kept++
+		}
+	}
+	if kept == 0 {
+		return nil
+	}
+	if len(r.routes) > 1 {
+		c.left[seq] = kept
+	}
+	if kept < len(r.routes) {
+		if err := c.setNumber(b, appendLeftKey(c.key[:0], seq), uint64(kept)); err != nil {
+			return err
+		}
+	}
+	c.state.bytes += int64(eventKeyLen + len(r.record))
+	c.key = appendEventKey(c.key[:0], seq)
+	return b.Set(c.key, r.record, nil)
+}
+
+// keepDelivery writes one delivery, and tells whether it was kept.
+func (c *committer) keepDelivery(b *pebble.Batch, r *appendRequest, i int, seq uint64, now time.Time) (bool, error) {
+	rt := &r.routes[i]
+	s := c.q.sink(rt.Sink)
+	if err := c.name(b, s); err != nil {
+		return false, err
+	}
+	ch := c.changesOf(s)
+	d := &delivery{
+		pos: position{seq: seq, index: uint32(i)}, since: r.event.Accepted, recLen: len(r.delivery), eventLen: len(r.record),
+		event: r.event, pipeline: rt.Pipeline, routes: len(r.routes), order: rt.Order,
+	}
+	if rt.Dead != nil {
+		return true, c.deadFromStart(b, s, ch, d, *rt.Dead, now)
+	}
+	if over := c.over(s, r); over > 0 {
+		bounds := s.bounds.Load()
+		if bounds.WhenFull != DropOldest {
+			c.room.backlogFull(s.name, "dead_letter", bounds.MaxBacklog, now)
+			return true, c.deadFromStart(b, s, ch, d, event.Death{Reason: event.ReasonOverflow, Error: overflow(s.name, bounds.MaxBacklog)}, now)
+		}
+		c.room.backlogFull(s.name, "drop_oldest", bounds.MaxBacklog, now)
+		freed, err := c.dropOldest(b, s, ch, over, now)
+		if err != nil {
+			return false, err
+		}
+		if freed < over { // all that is left is handed out
+			c.told.dropped(s.name)
+			return false, nil
+		}
+	}
+	if d.order != 0 && ch.counts.chains > 0 {
+		r, err := c.q.store.chain(s.id, d.order)
+		if err != nil {
+			return false, err
+		}
+		d.blocked = r.n > 0
+	}
+	ch.counts.fresh++
+	c.count(ch, r.share())
+	ch.counts.bytes += int64(len(r.record))
+	ch.fresh = append(ch.fresh, d)
+	c.key = appendFreshKey(c.key[:0], s.id, d.pos)
+	return true, b.Set(c.key, r.delivery, nil)
+}
+
+// deadFromStart keeps a delivery as a dead letter.
+func (c *committer) deadFromStart(b *pebble.Batch, s *sink, ch *changes, d *delivery, death event.Death, now time.Time) error {
+	ch.counts.bytes += int64(d.eventLen) // which bury takes off again
+	c.told.deadLetter(s.name, death.Reason)
+	return c.bury(b, s, ch, d, death, 0, now)
+}
+
+// dropOldest drops the oldest deliveries of a sink until so many bytes of its
+// backlog are freed, and returns how many are.
+func (c *committer) dropOldest(b *pebble.Batch, s *sink, ch *changes, need int64, now time.Time) (freed int64, err error) {
+	for freed < need {
+		s.mu.Lock()
+		d, onDisk := s.dropFirst()
+		s.mu.Unlock()
+		if onDisk {
+			if d, err = c.dropOnDisk(s); err != nil {
+				return freed, err
+			}
+		}
+		if d == nil {
+			return freed, nil
+		}
+		if d.event == nil {
+			if err := loadEvent(c.q.store, d); err != nil {
+				return freed, err
+			}
+		}
+		before := ch.counts.bytes
+		if err := c.settle(b, &move{sink: s, d: d, dropped: true}, now); err != nil {
+			return freed, err
+		}
+		freed += before - ch.counts.bytes
+		c.told.dropped(s.name)
+	}
+	return freed, nil
+}
+
+// dropOnDisk reads the first of those that are on disk only, and takes it over.
+func (c *committer) dropOnDisk(s *sink) (*delivery, error) {
+	s.mu.Lock()
+	from, to := s.freshNext, s.published
+	s.mu.Unlock()
+	// One takes the place of the next, which costs a read each: the store has them
+	// side by side, in its cache.
+	p, err := c.q.readFresh(s, from, to, 1, 0)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.freshNext != from { // a taker was faster: it is in memory now
+		d, _ := s.dropFirst()
+		return d, nil
+	}
+	if len(p.deliveries) == 0 {
+		s.freshNext, s.freshAll = p.next, true
+		return nil, nil
+	}
+	d := p.deliveries[0]
+	s.freshNext, s.freshSince, s.freshAll = p.next, p.since, !p.next.less(s.published)
+	s.held[d.key()] = d
+	s.takenFresh.push(d)
+	d.state = settling
+	return d, nil
+}
+
+// told is what the watcher is to be told of after the commit.
+type told struct {
+	letters []toldLetter
+	counts  map[string]int // dropped, by sink
+	removed map[string]int // dead letters that were discarded, by sink
+}
+
+type toldLetter struct {
+	sink   string
+	reason event.Reason
+}
+
+func (t *told) deadLetter(sink string, reason event.Reason) {
+	t.letters = append(t.letters, toldLetter{sink, reason})
+}
+
+func (t *told) dropped(sink string) {
+	if t.counts == nil {
+		t.counts = make(map[string]int)
+	}
+	t.counts[sink]++
+}
+
+func (t *told) discarded(sink string) {
+	if t.removed == nil {
+		t.removed = make(map[string]int)
+	}
+	t.removed[sink]++
+}
+
+// tell tells the watcher what the last commit ended.
+func (c *committer) tell() {
+	w := c.q.options.Watcher
+	for _, l := range c.told.letters {
+		w.DeadLetter(l.sink, l.reason)
+	}
+	for sink, n := range c.told.counts {
+		w.Dropped(sink, n)
+	}
+	for sink, n := range c.told.removed {
+		w.Discarded(sink, n)
+	}
+	c.told.letters = c.told.letters[:0]
+	clear(c.told.counts)
+	clear(c.told.removed)
+}

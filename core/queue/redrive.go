@@ -1,0 +1,292 @@
+package queue
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/callbackd/callbackd/core/event"
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// maxDeadEdit bounds what one Redrive or Discard commits at once; more are done
+// in several commits.
+const maxDeadEdit = 512
+
+// pruneMost is how many dead letters a commit removes at most because there are
+// too many bytes of them.
+const pruneMost = 256
+
+// bury makes a dead letter of d, which is in none of the other spaces any more.
+func (c *committer) bury(b *pebble.Batch, s *sink, ch *changes, d *delivery, death event.Death, attempts int, now time.Time) error {
+	record := appendDelivery(c.value[:0], deliveryRecord{
+		since: d.since, attempts: attempts, err: cut(death.Error), reason: death.Reason, eventLen: d.eventLen,
+	})
+	ch.counts.dead++
+	ch.counts.bytes -= int64(d.eventLen)
+	ch.counts.deadBytes += int64(d.eventLen + deadKeyLen + len(record))
+	c.state.bytes += int64(deadKeyLen + len(record))
+	pos := position{at: dueNanos(now), seq: d.pos.seq, index: d.pos.index}
+	ch.dead = earlier(ch.dead, pos)
+	if err := c.set(b, appendTimedKey(c.key[:0], spaceDead, s.id, pos), record); err != nil {
+		return err
+	}
+	value := appendUint(appendUint(c.value[:0], 1, uint64(s.id)), 2, protowire.EncodeZigZag(pos.at))
+	return c.set(b, appendDeadEventKey(c.key[:0], d.event.ID, pos.seq, pos.index), value)
+}
+
+// unbury removes a dead letter, whose event is kept. d is nil where there is none.
+func (c *committer) unbury(b *pebble.Batch, s *sink, ch *changes, pos position) (d *delivery, err error) {
+	c.key = appendTimedKey(c.key[:0], spaceDead, s.id, pos)
+	v, closer, err := c.q.store.Get(c.key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := decodeDelivery(v)
+	d = &delivery{pos: pos, since: r.since, recLen: len(v)}
+	if err = errors.Join(err, closer.Close()); err != nil {
+		return nil, damaged(err)
+	}
+	if err := loadEvent(c.q.store, d); err != nil {
+		return nil, err
+	}
+	ch.counts.dead--
+	ch.counts.deadBytes -= int64(d.eventLen + deadKeyLen + d.recLen)
+	c.state.bytes -= int64(deadKeyLen + d.recLen)
+	if pos == ch.dead {
+		ch.dead = pos.after()
+	}
+	if ch.counts.dead == 0 {
+		ch.dead = lastPosition()
+	}
+	if err := b.Delete(c.key, nil); err != nil {
+		return nil, err
+	}
+	c.key = appendDeadEventKey(c.key[:0], d.event.ID, pos.seq, pos.index)
+	return d, b.Delete(c.key, nil)
+}
+
+// prune removes the oldest dead letters of the sinks that the batch changes, where
+// there are too many bytes of them. It cannot see those of the batch itself.
+func (c *committer) prune(b *pebble.Batch) error {
+	for s, ch := range c.changed {
+		bounds := s.bounds.Load()
+		if bounds == nil || bounds.DeadMaxBytes <= 0 || ch.counts.deadBytes <= bounds.DeadMaxBytes {
+			continue
+		}
+		_, err := c.discardOldest(b, s, pruneMost, func(ch *changes, _ int64) bool {
+			return ch.counts.deadBytes > bounds.DeadMaxBytes
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// discardOldest removes the oldest dead letters of a sink, while want says so and
+// up to a number of them.
+func (c *committer) discardOldest(b *pebble.Batch, s *sink, most int, want func(ch *changes, died int64) bool) (n int, err error) {
+	ch := c.changesOf(s)
+	if s.id == 0 || ch.dead == lastPosition() {
+		return 0, nil
+	}
+	it, err := c.q.store.NewIter(&pebble.IterOptions{
+		LowerBound: appendTimedKey(nil, spaceDead, s.id, ch.dead),
+		UpperBound: appendSinkKey(nil, spaceDead, s.id+1),
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.First(); ok && n < most; ok = it.Next() {
+		pos, err := parseTimedKey(it.Key(), spaceDead)
+		if err != nil {
+			return n, damaged(err)
+		}
+		if !want(ch, pos.at) {
+			break
+		}
+		d, err := c.unbury(b, s, ch, pos)
+		if err != nil {
+			return n, err
+		}
+		if err := c.release(b, d); err != nil {
+			return n, err
+		}
+		ch.dead = pos.after()
+		c.told.discarded(s.name)
+		n++
+	}
+	return n, it.Error()
+}
+
+// Redrive implements Queue.
+func (q *Embedded) Redrive(ctx context.Context, letters []DeadKey) (found int, err error) {
+	full := ""
+	n, err := q.editDead(ctx, letters, func(c *committer, b *pebble.Batch, s *sink, pos position, now time.Time) (bool, error) {
+		if full != "" {
+			return false, nil
+		}
+		ch := c.changesOf(s)
+		bounds := s.bounds.Load()
+		if bounds != nil && bounds.MaxBacklog > 0 && ch.counts.bytes >= bounds.MaxBacklog {
+			full = overflow(s.name, bounds.MaxBacklog)
+			return false, nil
+		}
+		d, err := c.unbury(b, s, ch, pos)
+		if d == nil || err != nil {
+			return false, err
+		}
+		ch.counts.bytes += int64(d.eventLen)
+		return true, c.addDelayed(b, s, ch, &delivery{
+			pos:   position{at: dueNanos(now), seq: pos.seq, index: pos.index},
+			since: now, eventLen: d.eventLen,
+		}, "")
+	})
+	if err == nil && full != "" {
+		err = fmt.Errorf("%w: %s", ErrFull, full)
+	}
+	return n, err
+}
+
+// Discard implements Queue.
+func (q *Embedded) Discard(ctx context.Context, letters []DeadKey) (found int, err error) {
+	return q.editDead(ctx, letters, func(c *committer, b *pebble.Batch, s *sink, pos position, _ time.Time) (bool, error) {
+		d, err := c.unbury(b, s, c.changesOf(s), pos)
+		if d == nil || err != nil {
+			return false, err
+		}
+		return true, c.release(b, d)
+	})
+}
+
+// editDead calls do with each of the dead letters, each once, and counts those that
+// it found.
+func (q *Embedded) editDead(ctx context.Context, letters []DeadKey,
+	do func(c *committer, b *pebble.Batch, s *sink, pos position, now time.Time) (bool, error),
+) (found int, err error) {
+	for len(letters) > 0 {
+		page := letters[:min(len(letters), maxDeadEdit)]
+		letters = letters[len(page):]
+		n := 0
+		err := q.edit(ctx, func(c *committer, b *pebble.Batch, now time.Time) error {
+			seen := make(map[DeadKey]bool, len(page))
+			for _, k := range page {
+				s := q.knownSink(k.Sink)
+				if s == nil || s.id == 0 || seen[k] {
+					continue
+				}
+				seen[k] = true
+				ok, err := do(c, b, s, k.position(), now)
+				if err != nil {
+					return err
+				}
+				if ok {
+					n++
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return found, err
+		}
+		found += n
+	}
+	return found, nil
+}
+
+func (k DeadKey) position() position { return position{at: k.Died, seq: k.Seq, index: k.Index} }
+
+// DeadLetter implements Queue.
+func (q *Embedded) DeadLetter(ctx context.Context, id string) (DeadLetter, error) {
+	if err := errors.Join(ctx.Err(), q.usable()); err != nil {
+		return DeadLetter{}, err
+	}
+	unknown := fmt.Errorf("%w: %q", ErrUnknown, id)
+	if len(id) <= ulid.EncodedSize {
+		return DeadLetter{}, unknown
+	}
+	eventID, err := ulid.ParseStrict(id[:ulid.EncodedSize])
+	if err != nil {
+		return DeadLetter{}, unknown
+	}
+	names := make(map[uint32]*sink)
+	for _, s := range q.allSinks() {
+		s.mu.Lock()
+		names[s.id] = s
+		s.mu.Unlock()
+	}
+	var letter DeadLetter
+	err = q.reading(func() (err error) {
+		snapshot := q.store.NewSnapshot()
+		defer func() { err = errors.Join(err, snapshot.Close()) }()
+		it, err := snapshot.NewIter(&pebble.IterOptions{
+			LowerBound: appendDeadEventKey(nil, eventID, 0, 0),
+			UpperBound: appendDeadEventKey(nil, eventID, math.MaxUint64, math.MaxUint32),
+		})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, it.Close()) }()
+		for ok := it.First(); ok; ok = it.Next() {
+			k := it.Key()
+			if len(k) != 1+16+8+4 {
+				return damaged(fmt.Errorf("key %x is not one of space %q", k, spaceDeadEvent))
+			}
+			pos := position{seq: binary.BigEndian.Uint64(k[17:]), index: binary.BigEndian.Uint32(k[25:])}
+			var number uint32
+			if number, pos.at, err = decodeDeadEvent(it.Value()); err != nil {
+				return damaged(err)
+			}
+			s := names[number]
+			if s == nil {
+				return damaged(fmt.Errorf("sink %d has no name", number))
+			}
+			v, closer, err := snapshot.Get(appendTimedKey(nil, spaceDead, number, pos))
+			if err != nil {
+				return err
+			}
+			found, _, err := deadLetter(snapshot, s.name, pos, v)
+			if err = errors.Join(err, closer.Close()); err != nil {
+				return err
+			}
+			if found.ID == id {
+				letter = found
+				return nil
+			}
+		}
+		return it.Error()
+	})
+	if err == nil && letter.ID == "" {
+		err = unknown
+	}
+	return letter, err
+}
+
+func decodeDeadEvent(b []byte) (sink uint32, at int64, err error) {
+	err = eachField(b, func(f field) (err error) {
+		var n uint64
+		switch f.num {
+		case 1:
+			n, err = f.asUint(math.MaxUint32)
+			sink = uint32(n)
+		case 2:
+			n, err = f.asUint(math.MaxUint64)
+			at = protowire.DecodeZigZag(n)
+		}
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("place of a dead letter: %w", err)
+	}
+	return sink, at, err
+}
