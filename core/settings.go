@@ -65,14 +65,26 @@ func queueOptions(cfg *config.Config, reg prometheus.Registerer, logger *slog.Lo
 		NativeHistogramMinResetDuration: time.Hour,
 	})
 	reg.MustRegister(appends)
-	sinks := make(map[string]queue.Limits, len(cfg.Sinks))
-	for i := range cfg.Sinks {
-		sinks[cfg.Sinks[i].Name] = queue.Limits{}
-	}
 	return queue.Options{
-		Dir: cfg.Queue.Dir, MaxBytes: cfg.Queue.MaxBytes, ReserveBytes: cfg.Queue.ReserveBytes, Sinks: sinks,
+		Dir: cfg.Queue.Dir, MaxBytes: cfg.Queue.MaxBytes, ReserveBytes: cfg.Queue.ReserveBytes, Sinks: queueLimits(cfg),
 		Logger: logger, AppendDuration: appends,
 	}
+}
+
+// queueLimits says how much may be kept for each sink.
+func queueLimits(cfg *config.Config) map[string]queue.Limits {
+	whenFull := map[string]queue.WhenFull{
+		config.WhenFullDeadLetter: queue.BuryNew, config.WhenFullRefuse: queue.RefuseNew, config.WhenFullDropOldest: queue.DropOldest,
+	}
+	out := make(map[string]queue.Limits, len(cfg.Sinks))
+	for i := range cfg.Sinks {
+		s := &cfg.Sinks[i]
+		out[s.Name] = queue.Limits{
+			MaxBacklog: s.MaxBacklog, WhenFull: whenFull[s.WhenFull],
+			DeadMaxAge: s.DeadLetter.MaxAge, DeadMaxBytes: s.DeadLetter.MaxBytes,
+		}
+	}
+	return out
 }
 
 // registerInfo registers what is known of the program and its configuration.
