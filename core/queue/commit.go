@@ -329,7 +329,7 @@ func (c *committer) settle(b *pebble.Batch, m *move, now time.Time) error {
 		err = c.bury(b, s, ch, d, *m.to.Dead, m.to.Attempts, now)
 	} else {
 		ch.counts.bytes -= int64(d.eventLen)
-		if !m.dropped {
+		if m.to.Delivered {
 			ch.counts.delivered++
 		}
 		err = c.release(b, d)

@@ -186,7 +186,7 @@ func (m *machine) settle(t *rapid.T) {
 		md := m.model.states[modelKey{l.Event.ID, l.Lease.Sink}]
 		st := Settlement{Lease: l.Lease, Attempts: l.Attempts + 1}
 		before := md.kept()
-		switch rapid.IntRange(0, 5).Draw(t, "way") {
+		switch rapid.IntRange(0, 6).Draw(t, "way") {
 		case 0, 1:
 			st.Delivered = true
 			md.state = modelDone
@@ -206,6 +206,9 @@ func (m *machine) settle(t *rapid.T) {
 				Crashes: n, Alone: rapid.IntRange(0, n).Draw(t, "alone"), Delivered: rapid.Int64Range(0, 300).Draw(t, "delivered"),
 			}
 			md.suspicion = st.Suspicion
+		case 6:
+			st.Drop = true
+			md.state = modelDone
 		}
 		if md.kept() != before || st.Attempts != l.Attempts {
 			md.maybe, md.old = true, append(md.old, before)

@@ -155,11 +155,14 @@ type Suspicion struct {
 // Suspect tells whether there is a suspicion.
 func (s Suspicion) Suspect() bool { return s.Crashes > 0 }
 
-// Settlement ends a lease. Exactly one of Delivered, Retry and Dead is set.
+// Settlement ends a lease. Exactly one of Delivered, Drop, Retry and Dead is set.
 type Settlement struct {
 	Lease Lease
 	// Delivered: done.
 	Delivered bool
+	// Drop: over, and neither delivered nor dead, because an operator wants it so.
+	// The next one of its order key goes on.
+	Drop bool
 	// Retry: to be handed out again.
 	Retry *Retry
 	// Dead: to become a dead letter.

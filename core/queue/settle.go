@@ -96,6 +96,9 @@ func (st *Settlement) check() error {
 	if st.Delivered {
 		ways++
 	}
+	if st.Drop {
+		ways++
+	}
 	if st.Retry != nil {
 		ways++
 	}
@@ -104,7 +107,7 @@ func (st *Settlement) check() error {
 	}
 	switch {
 	case ways != 1:
-		return fmt.Errorf("sink %s: %d of Delivered, Retry and Dead are set, not 1", st.Lease.Sink, ways)
+		return fmt.Errorf("sink %s: %d of Delivered, Drop, Retry and Dead are set, not 1", st.Lease.Sink, ways)
 	case st.Attempts < 0 || st.Attempts > maxAttempts:
 		return fmt.Errorf("sink %s: %d attempts", st.Lease.Sink, st.Attempts)
 	case st.Suspicion != Suspicion{} && st.Retry == nil:

@@ -42,6 +42,7 @@ func Run(t *testing.T, open Open) {
 		{"a suspect is handed out alone", testSuspectAlone},
 		{"a suspect given back is one still", testSuspectGivenBack},
 		{"what was delivered is counted", testDelivered},
+		{"what is dropped is gone and counts as nothing", testDrop},
 		{"dead letters are kept", testDead},
 		{"dead from the start", testDeadFromStart},
 		{"what is not settled survives", testReopen},
@@ -499,6 +500,51 @@ func testDelivered(_ *testing.T, f *fixture) {
 	}
 }
 
+func drop(l queue.Leased) queue.Settlement { return queue.Settlement{Lease: l.Lease, Drop: true} }
+
+func testDrop(_ *testing.T, f *fixture) {
+	for range 4 {
+		f.append(to("a", "b")...)
+	}
+	ls := f.take("a", 4, wide())
+	f.settle(drop(ls[0]), delivered(ls[1]), retry(ls[2], time.Now()), retry(ls[3], time.Now().Add(time.Hour)))
+	f.settle(drop(f.take("a", 1, wide())[0]))
+	for range 2 {
+		if st := f.q.Stats().Sinks["a"]; st.Delivered != 1 || st.Dead != 0 || st.Delayed != 1 || st.Pending+st.InFlight != 0 {
+			f.Fatalf("stats: %+v", st)
+		}
+		f.none("a")
+		f.reopen()
+	}
+	if err := f.q.Settle(f.Context(), []queue.Settlement{drop(ls[0])}); !errors.Is(err, queue.ErrStale) {
+		f.Fatalf("%v, want ErrStale", err)
+	}
+	// The events are there for the other sink, and go with the last delivery.
+	for _, l := range f.take("b", 4, wide()) {
+		f.settle(drop(l))
+	}
+	if st := f.q.Stats(); st.Sinks["b"].Bytes != 0 || st.Sinks["b"].Delivered != 0 {
+		f.Fatalf("stats: %+v", st)
+	}
+
+	// Order keys go on, with those that were tried and those that were not.
+	ordered := event.Route{Pipeline: "p", Sink: "b", Order: event.OrderKey("k")}
+	for range 4 {
+		f.append(ordered)
+	}
+	for i := range 4 {
+		l := f.take("b", 1, wide())[0]
+		f.none("b")
+		if i%2 == 0 {
+			f.settle(retry(l, time.Now()))
+			l = f.take("b", 1, wide())[0]
+		}
+		f.settle(drop(l))
+	}
+	f.none("b")
+	f.wantStats("b", queue.SinkStats{})
+}
+
 func (f *fixture) deadLetters(sink string) []queue.DeadLetter {
 	f.Helper()
 	var out []queue.DeadLetter
@@ -626,6 +672,7 @@ func testWrongSettlement(_ *testing.T, f *fixture) {
 	for _, st := range []queue.Settlement{
 		{Lease: l.Lease},
 		{Lease: l.Lease, Delivered: true, Retry: &queue.Retry{}},
+		{Lease: l.Lease, Delivered: true, Drop: true},
 		{Lease: l.Lease, Delivered: true, Attempts: -1},
 		{Lease: l.Lease, Delivered: true, Suspicion: queue.Suspicion{Crashes: 1}},
 		{Lease: l.Lease, Retry: &queue.Retry{}, Suspicion: queue.Suspicion{Crashes: 1, Alone: 2}},
