@@ -61,7 +61,7 @@ pipeline "audit" {
 #     max_backoff = "10m"
 #     max_age     = "72h"
 #   }
-#   order_by = event.subject # a group's events one after another
+#   order_by = event.subject # events of the same subject one after another
 # }
 #
 # pipeline "relay" {

@@ -101,7 +101,7 @@ func New(ctx context.Context, cfg *config.Config, build Build, logger *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	if err = d.ingest.Use(sources, pipeline.NewTable(cfg.Pipelines), pipelineNames(cfg)); err != nil {
+	if err = d.ingest.Use(sources, pipeline.NewTable(cfg.Pipelines, orders(cfg)), pipelineNames(cfg)); err != nil {
 		return nil, err
 	}
 	d.admin, err = admin.New(admin.Settings{

@@ -10,6 +10,7 @@ import (
 	"github.com/callbackd/callbackd/core/deliver"
 	"github.com/callbackd/callbackd/core/event"
 	"github.com/callbackd/callbackd/core/ingest"
+	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/core/queue"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -51,6 +52,17 @@ func pipelineNames(cfg *config.Config) []string {
 	out := make([]string, 0, len(cfg.Pipelines))
 	for i := range cfg.Pipelines {
 		out = append(out, cfg.Pipelines[i].Name)
+	}
+	return out
+}
+
+// orders returns the order_by of the sinks that have one.
+func orders(cfg *config.Config) map[string]pipeline.Text {
+	out := make(map[string]pipeline.Text)
+	for i := range cfg.Sinks {
+		if s := &cfg.Sinks[i]; s.OrderBy != nil {
+			out[s.Name] = s.OrderBy
+		}
 	}
 	return out
 }

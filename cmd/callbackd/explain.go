@@ -17,6 +17,7 @@ import (
 	"github.com/callbackd/callbackd/core/config"
 	"github.com/callbackd/callbackd/core/event"
 	"github.com/callbackd/callbackd/core/ingest"
+	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/core/redact"
 	"github.com/callbackd/callbackd/plugins/schema"
 	"github.com/spf13/cobra"
@@ -33,8 +34,8 @@ attributes, which pipelines match it, and what each of their sinks would receive
 No daemon is needed, and nothing is sent to anybody. With --offline no plugin is
 started either: what they said at the last validate has to do.
 
-Exits with 1 when the source would refuse the event, or a match, a transform or a
-per-event setting fails for it.`,
+Exits with 1 when the source would refuse the event, or a match, an order_by, a
+transform or a per-event setting fails for it.`,
 		Example: `  callbackd explain --source chat group_info_changed.json`,
 		Args:    oneFile,
 		RunE: command(func(cmd *cobra.Command, args []string) error {
@@ -131,6 +132,8 @@ type explainedSink struct {
 	Name        string            `json:"name"`
 	Type        string            `json:"type"`
 	DeliveryID  string            `json:"delivery_id"`
+	OrderBy     string            `json:"order_by,omitempty"`
+	Reason      event.Reason      `json:"reason,omitempty"` // of the dead letter that would come of Error
 	Error       string            `json:"error,omitempty"`
 	ContentType string            `json:"content_type,omitempty"`
 	Body        string            `json:"body,omitempty"`
@@ -160,22 +163,35 @@ func explain(cfg *config.Config, sinks []core.CheckedSink, ev *event.Event) expl
 			for _, name := range p.Sinks {
 				i := slices.IndexFunc(sinks, func(s core.CheckedSink) bool { return s.Sink.Name == name })
 				x := explainedSink{Name: name, Type: sinks[i].Sink.Type, DeliveryID: event.DeliveryID(ev.ID, p.Name, name)}
-				rendered, err := p.Render(view, sinks[i].Settings.PerEvent)
-				if err != nil {
-					x.Error = err.Error()
-				} else {
-					x.ContentType, x.Headers = rendered.ContentType, rendered.Headers
-					if x.Body = string(rendered.Body); !utf8.Valid(rendered.Body) {
-						x.Body, x.BodyBase64 = "", base64.StdEncoding.EncodeToString(rendered.Body)
-					}
-					x.PerEvent = perEvent(sinks[i].Schema.Schema, rendered.PerEvent)
-				}
+				x.receives(p, &sinks[i], view)
 				e.Sinks = append(e.Sinks, x)
 			}
 		}
 		out.Pipelines = append(out.Pipelines, e)
 	}
 	return out
+}
+
+// receives says what the sink would receive, or why it would not.
+func (x *explainedSink) receives(p *pipeline.Pipeline, s *core.CheckedSink, view *event.View) {
+	if s.Sink.OrderBy != nil {
+		key, _, err := s.Sink.OrderBy(view)
+		if err != nil {
+			x.Reason, x.Error = event.ReasonRoute, fmt.Sprintf("order_by of sink %q: %v", x.Name, err)
+			return
+		}
+		x.OrderBy = key
+	}
+	rendered, err := p.Render(view, s.Settings.PerEvent)
+	if err != nil {
+		x.Reason, x.Error = event.ReasonRender, err.Error()
+		return
+	}
+	x.ContentType, x.Headers = rendered.ContentType, rendered.Headers
+	if x.Body = string(rendered.Body); !utf8.Valid(rendered.Body) {
+		x.Body, x.BodyBase64 = "", base64.StdEncoding.EncodeToString(rendered.Body)
+	}
+	x.PerEvent = perEvent(s.Schema.Schema, rendered.PerEvent)
 }
 
 // perEvent makes values printable; those that the schema marks are not shown.
@@ -284,8 +300,9 @@ func (e explanation) text() string {
 		for _, s := range p.Sinks {
 			fmt.Fprintf(&b, "  sink %q (%s) would receive\n", s.Name, s.Type)
 			line(4, "delivery_id", s.DeliveryID)
+			line(4, "order_by", s.OrderBy)
 			if s.Error != "" {
-				line(4, "error", "nothing, it would be a dead letter with the reason render: "+s.Error)
+				line(4, "error", fmt.Sprintf("nothing, it would be a dead letter with the reason %s: %s", s.Reason, s.Error))
 				continue
 			}
 			line(4, "content_type", s.ContentType)

@@ -45,7 +45,7 @@ func (d *decoder) decodePipeline(b *hclsyntax.Block, used references) pipeline.P
 		program, diags := expr.CompileMatch(attr.Expr, d.functions)
 		d.problems.add(diags...)
 		if program != nil {
-			out.Match = program.Match
+			out.Match, out.Guard = program.Match, program.Guard()
 		}
 	}
 	if s.require("to", "[sink.NAME]") {

@@ -208,6 +208,9 @@ func TestLoadEverything(t *testing.T) {
 	}
 
 	p := cfg.Pipelines[0]
+	if !slices.Equal(p.Guard.Types, []string{"x"}) {
+		t.Errorf("the guard of the match is lost: %+v", p.Guard)
+	}
 	for body, want := range map[string]bool{`{"n":4}`: true, `{"n":3}`: false, `{}`: false, `not JSON`: false} {
 		got, err := p.Match(event.NewView(&event.Event{Type: "x", ContentType: "application/json", Body: []byte(body)}))
 		if got != want || err != nil {

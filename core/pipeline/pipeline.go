@@ -24,6 +24,8 @@ type Pipeline struct {
 	From []string
 	// Match is nil where every event matches.
 	Match Match
+	// Guard says for which events Match need not be asked.
+	Guard Guard
 	// Sinks are the names of its sinks, each once.
 	Sinks []string
 	// Transform is nil where sinks receive events as they came.

@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"errors"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -21,7 +22,7 @@ func TestRoute(t *testing.T) {
 		{Name: "all", From: []string{"a", "b"}, Sinks: []string{"x"}},
 		{Name: "some", From: []string{"a"}, Match: ofType("t"), Sinks: []string{"x", "y"}},
 		{Name: "broken", From: []string{"c"}, Match: boom, Sinks: []string{"x", "y"}},
-	})
+	}, nil)
 	death := &event.Death{Reason: event.ReasonRoute, Error: `match of pipeline "broken": boom`}
 	for _, c := range []struct {
 		name, source, typ string
@@ -45,6 +46,105 @@ func TestRoute(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestRouteInOrder(t *testing.T) {
+	subject := func(v *event.View) (string, bool, error) { return v.Event.Subject, v.Event.Subject != "", nil }
+	boom := func(*event.View) (bool, error) { return false, errors.New("boom") }
+	table := pipeline.NewTable([]pipeline.Pipeline{
+		{Name: "p", From: []string{"a", "b"}, Sinks: []string{"plain", "ordered", "failing"}},
+		{Name: "q", From: []string{"a"}, Sinks: []string{"ordered"}},
+		{Name: "r", From: []string{"b"}, Match: boom, Sinks: []string{"ordered", "failing"}},
+	}, map[string]pipeline.Text{"ordered": subject, "failing": fails})
+	death := &event.Death{Reason: event.ReasonRoute, Error: `order_by of sink "failing": boom`}
+	unmatched := &event.Death{Reason: event.ReasonRoute, Error: `match of pipeline "r": boom`}
+	for _, c := range []struct {
+		name, source, subject string
+		want                  []event.Route
+	}{
+		{"the key is the sink's, whichever pipeline it is", "a", "s", []event.Route{
+			{Pipeline: "p", Sink: "plain"},
+			{Pipeline: "p", Sink: "ordered", Order: event.OrderKey("s")},
+			{Pipeline: "p", Sink: "failing", Dead: death},
+			{Pipeline: "q", Sink: "ordered", Order: event.OrderKey("s")},
+		}},
+		{"null is no order", "a", "", []event.Route{
+			{Pipeline: "p", Sink: "plain"}, {Pipeline: "p", Sink: "ordered"}, {Pipeline: "p", Sink: "failing", Dead: death}, {Pipeline: "q", Sink: "ordered"},
+		}},
+		{"a match that fails says so", "b", "t", []event.Route{
+			{Pipeline: "p", Sink: "plain"},
+			{Pipeline: "p", Sink: "ordered", Order: event.OrderKey("t")},
+			{Pipeline: "p", Sink: "failing", Dead: death},
+			{Pipeline: "r", Sink: "ordered", Dead: unmatched},
+			{Pipeline: "r", Sink: "failing", Dead: unmatched},
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for range 2 {
+				got := table.Route(event.NewView(&event.Event{Source: c.source, Subject: c.subject}))
+				if !reflect.DeepEqual(got, c.want) {
+					t.Errorf("got  %+v\nwant %+v", got, c.want)
+				}
+			}
+		})
+	}
+}
+
+// guardedByType is a pipeline that wants one type, with how often it was asked.
+func guardedByType(name, typ string, asked *int) pipeline.Pipeline {
+	return pipeline.Pipeline{
+		Name: name, From: []string{"a"}, Sinks: []string{"x"}, Guard: pipeline.Guard{Types: []string{typ, typ}},
+		Match: func(v *event.View) (bool, error) {
+			*asked++
+			return v.Event.Type == typ, nil
+		},
+	}
+}
+
+// However many pipelines there are, only those that may want an event are asked,
+// and their routes are in the order of the pipelines.
+func TestRouteAmongMany(t *testing.T) {
+	for _, n := range []int{1, 3, 4, 64, 65, 1024, 1025, 3000} {
+		asked := 0
+		var pipelines []pipeline.Pipeline
+		for i := range n {
+			pipelines = append(pipelines, guardedByType(strconv.Itoa(i), strconv.Itoa(i%100), &asked))
+		}
+		all := pipeline.Pipeline{Name: "all", From: []string{"a"}, Sinks: []string{"x"}, Guard: pipeline.Guard{Types: []string{}}}
+		table := pipeline.NewTable(append(pipelines, all), nil)
+		for typ, want := range map[string]int{"0": (n + 99) / 100, "99": n / 100, "none": 0, "é": 0, "": 0} {
+			asked = 0
+			routes := table.Route(event.NewView(&event.Event{Source: "a", Type: typ}))
+			if len(routes) != want+1 || routes[want].Pipeline != "all" {
+				t.Fatalf("%d pipelines, type %q: %d routes, want %d and all", n, typ, len(routes), want)
+			}
+			for i, r := range routes[:want] {
+				if first, _ := strconv.Atoi(typ); r.Pipeline != strconv.Itoa(first+100*i) {
+					t.Fatalf("%d pipelines, type %q: route %d is of %s", n, typ, i, r.Pipeline)
+				}
+			}
+			if most := want; n >= 4 && typ != "é" && asked != most {
+				t.Errorf("%d pipelines, type %q: %d were asked, not %d", n, typ, asked, most)
+			}
+		}
+	}
+}
+
+// Without an order, an event that one pipeline wants costs no allocation, however
+// it is found.
+func TestRouteAllocates(t *testing.T) {
+	asked := 0
+	var pipelines []pipeline.Pipeline
+	for i := range 1000 {
+		pipelines = append(pipelines, guardedByType(strconv.Itoa(i), strconv.Itoa(i), &asked))
+	}
+	for _, n := range []int{1, 1000} {
+		table := pipeline.NewTable(pipelines[:n], nil)
+		v := event.NewView(&event.Event{Source: "a", Type: "0"})
+		if got := testing.AllocsPerRun(100, func() { table.Route(v) }); got != 0 {
+			t.Errorf("%d pipelines: %v allocations", n, got)
+		}
 	}
 }
 
@@ -106,11 +206,17 @@ func TestRender(t *testing.T) {
 	}
 }
 
-func BenchmarkRouteOneOf(b *testing.B) {
-	table := pipeline.NewTable([]pipeline.Pipeline{{Name: "p", From: []string{"a"}, Match: ofType("t"), Sinks: []string{"x", "y"}}})
-	v := event.NewView(&event.Event{Source: "a", Type: "t"})
-	b.ReportAllocs()
-	for b.Loop() {
-		table.Route(v)
+func BenchmarkRoute(b *testing.B) {
+	pipelines := []pipeline.Pipeline{{Name: "p", From: []string{"a"}, Match: ofType("t"), Sinks: []string{"x", "y"}}}
+	order := func(v *event.View) (string, bool, error) { return v.Event.Subject, true, nil }
+	for name, orders := range map[string]map[string]pipeline.Text{"no order": nil, "order": {"x": order}} {
+		b.Run(name, func(b *testing.B) {
+			table := pipeline.NewTable(pipelines, orders)
+			v := event.NewView(&event.Event{Source: "a", Type: "t", Subject: "@TGS#2J4SZEAEL"})
+			b.ReportAllocs()
+			for b.Loop() {
+				table.Route(v)
+			}
+		})
 	}
 }

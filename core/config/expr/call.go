@@ -122,6 +122,9 @@ func (c *compiler) builtinCall(e *hclsyntax.FunctionCallExpr, b builtin) node {
 		run = c.patternCall(b, args)
 	}
 	expand := e.ExpandFinal
+	if b.name == "contains" && !expand {
+		n.guard = guardOfContains(args[0], args[1])
+	}
 	n.eval = func(v *event.View, f *frame) (value, error) {
 		vals := make([]value, 0, len(args))
 		for i := range args {

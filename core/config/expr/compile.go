@@ -79,9 +79,14 @@ type node struct {
 	// test is set where the value is always a bool: the shorter way to it.
 	test testFunc
 	// attr is set for an event's attribute that is text, data for a path into the
-	// body: comparisons take these without making a value of it.
+	// body: comparisons take these without making a value of it. path is then what
+	// is read.
 	attr func(*event.View) (string, bool)
 	data func(*event.View) (event.JSONValue, error)
+	path string
+
+	// guard says for which events the value is false.
+	guard guard
 
 	kinds kinds
 	// event tells whether the value depends on the event, and variables which

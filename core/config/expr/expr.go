@@ -36,6 +36,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 
 	"github.com/callbackd/callbackd/core/event"
+	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/plugins/schema"
 )
 
@@ -154,6 +155,10 @@ func (p *Program) Match(v *event.View) (bool, error) {
 	}
 	return false, errorAt(p.rng, "a match is true or false, but this one is %s", x.typeName())
 }
+
+// Guard says for which events Match is false, without an error, as far as the
+// comparisons in the expression tell.
+func (p *Program) Guard() pipeline.Guard { return p.root.guard.of(p.root.frame) }
 
 // Text evaluates to text: numbers and bools are converted as in a template, null
 // is ok false, lists and objects are errors. It is a pipeline.Text.

@@ -24,6 +24,9 @@ func (c *compiler) binary(e *hclsyntax.BinaryOpExpr) node {
 		n.kinds = canBool
 		n.test = equality(n.rng, l, r, e.Op == hclsyntax.OpEqual)
 		n.eval = fromTest(n.test)
+		if e.Op == hclsyntax.OpEqual {
+			n.guard = guardOfEqual(l, r)
+		}
 		return n
 	}
 	c.operand(l, canNumber|canText)
@@ -88,25 +91,26 @@ func (c *compiler) logical(e *hclsyntax.BinaryOpExpr, decisive bool) node {
 	left, right := testOf(l), testOf(r)
 	n.test = func(v *event.View, f *frame) (bool, error) {
 		b, err := left(v, f)
-		if err == nil && b == decisive {
-			return decisive, nil
+		if err == nil {
+			if b == decisive {
+				return decisive, nil
+			}
+			return right(v, f)
 		}
 		if errors.Is(err, errLimit) {
 			return false, err
 		}
 		// As in HCL, an operand that fails does not matter where the other decides.
-		b, errRight := right(v, f)
-		switch {
-		case errRight == nil && b == decisive:
+		if b, errRight := right(v, f); errRight == nil && b == decisive {
 			return decisive, nil
-		case err != nil:
-			return false, err
-		case errRight != nil:
-			return false, errRight
 		}
-		return !decisive, nil
+		return false, err
 	}
 	n.eval = fromTest(n.test)
+	n.guard = l.guard.and(r.guard)
+	if decisive {
+		n.guard = l.guard.or(r.guard)
+	}
 	return n
 }
 

@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -279,7 +280,7 @@ func (c *compiler) attribute(e hclsyntax.Expression, name string, rest hcl.Trave
 		c.report(rest[len(rest)-1].SourceRange(), "Unknown attribute", "This goes on from text, which has no attributes.")
 		return c.failed(e.Range())
 	case a.text != nil:
-		return textNode(e.Range(), a.text)
+		return textNode(e.Range(), name, a.text)
 	case a.pairs != nil && len(steps) == 1:
 		key := steps[0].name
 		if lower := strings.ToLower(key); name == "headers" && lower != key {
@@ -288,7 +289,7 @@ func (c *compiler) attribute(e hclsyntax.Expression, name string, rest hcl.Trave
 			return c.failed(e.Range())
 		}
 		pairs := a.pairs
-		return textNode(e.Range(), func(v *event.View) (string, bool) { return pairs(v).Get(key) })
+		return textNode(e.Range(), name+"."+key, func(v *event.View) (string, bool) { return pairs(v).Get(key) })
 	case a.pairs != nil:
 		return node{rng: e.Range(), kinds: canObject, event: true, eval: func(v *event.View, f *frame) (value, error) {
 			return a.value(v, f)
@@ -297,9 +298,9 @@ func (c *compiler) attribute(e hclsyntax.Expression, name string, rest hcl.Trave
 	return dataNode(e.Range(), steps)
 }
 
-func textNode(rng hcl.Range, attr func(*event.View) (string, bool)) node {
+func textNode(rng hcl.Range, path string, attr func(*event.View) (string, bool)) node {
 	return node{
-		rng: rng, kinds: canText | canNull, event: true, attr: attr,
+		rng: rng, kinds: canText | canNull, event: true, attr: attr, path: path,
 		eval: func(v *event.View, f *frame) (value, error) {
 			s, ok := attr(v)
 			if !ok {
@@ -330,7 +331,7 @@ func dataNode(rng hcl.Range, steps []step) node {
 		return at, nil
 	}
 	return node{
-		rng: rng, kinds: canAnything, event: true, data: walk,
+		rng: rng, kinds: canAnything, event: true, data: walk, path: dataPath(steps),
 		eval: func(v *event.View, f *frame) (value, error) {
 			j, err := walk(v)
 			if err != nil {
@@ -343,6 +344,19 @@ func dataNode(rng hcl.Range, steps []step) node {
 			return x, nil
 		},
 	}
+}
+
+// dataPath names a path into the body; different ones have different names.
+func dataPath(steps []step) string {
+	var b strings.Builder
+	b.WriteString("data")
+	for _, s := range steps {
+		fmt.Fprintf(&b, ".%q", s.name)
+		if s.index >= 0 {
+			fmt.Fprintf(&b, "[%d]", s.index)
+		}
+	}
+	return b.String()
 }
 
 // path goes on from a node.

@@ -102,7 +102,9 @@ func clean(s string) string {
 
 func isASCII(s string) bool {
 	for len(s) >= 8 {
-		if (s[0] | s[1] | s[2] | s[3] | s[4] | s[5] | s[6] | s[7]) >= utf8.RuneSelf {
+		eight := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56 // one load
+		if eight&0x8080808080808080 != 0 {
 			return false
 		}
 		s = s[8:]
