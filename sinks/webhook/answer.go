@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -86,7 +85,7 @@ func statusText(status int) string {
 const noAnswer = "none"
 
 // classes are the classes of statuses, for metrics.
-func classes() []string { return []string{"1xx", "2xx", "3xx", "4xx", "5xx", noAnswer} }
+func classes() [6]string { return [6]string{"1xx", "2xx", "3xx", "4xx", "5xx", noAnswer} }
 
 // classOf returns the class of a status; one that is none counts as no answer.
 func classOf(status int) string {
@@ -94,19 +93,4 @@ func classOf(status int) string {
 		return noAnswer
 	}
 	return classes()[status/100-1]
-}
-
-// drain reads the rest of an answer, within bounds, so that its connection can
-// be used again, and closes it. An answer that is longer or slower costs its
-// connection.
-func drain(res *http.Response) {
-	if res.ContentLength == 0 || res.ContentLength > drainBytes || res.StatusCode == http.StatusSwitchingProtocols {
-		_ = res.Body.Close()
-		return
-	}
-	// Close ends a Read that waits for the receiver.
-	slow := time.AfterFunc(drainTime, func() { _ = res.Body.Close() })
-	_, _ = io.CopyN(io.Discard, res.Body, drainBytes+1)
-	slow.Stop()
-	_ = res.Body.Close()
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log"
@@ -21,8 +22,10 @@ import (
 )
 
 // BenchmarkDeliver measures one sink against a receiver on loopback in the same
-// process, with as many deliveries at the same time as its name says. The bare
-// receiver parses next to nothing, so what is left is the sink's own cost.
+// process, with as many deliveries at the same time as its name says, over the
+// transport that the sink chooses and over net/http. The bare receiver parses
+// next to nothing, so what is left is the sink's own cost; transport=floor is the same
+// requests sent by as little as possible.
 func BenchmarkDeliver(b *testing.B) {
 	body := []byte(`{"CallbackCommand":"Group.CallbackAfterGroupInfoChanged","GroupId":"@TGS#2J4SZEAEL","Type":"Public","Operator_Account":"leckie","Notification":"` + strings.Repeat("x", 200) + `"}`)
 	receivers := []struct {
@@ -39,18 +42,56 @@ func BenchmarkDeliver(b *testing.B) {
 		}},
 	}
 	for _, receiver := range receivers {
-		for _, secrets := range []int{0, 1} {
-			for _, concurrency := range []int{16, 64, 128, 256} {
-				b.Run(fmt.Sprintf("%s/secrets=%d/concurrency=%d", receiver.name, secrets, concurrency), func(b *testing.B) {
-					config := Config{URL: sink.NewSecret(receiver.url(b) + "/callbacks"), Method: "POST", Format: formatBody}
-					for range secrets {
-						config.SigningSecrets = append(config.SigningSecrets, sink.NewSecret(vectorSecret))
-					}
-					deliverAll(b, config, body, concurrency)
-				})
+		for _, concurrency := range []int{16, 64, 128, 256} {
+			b.Run(fmt.Sprintf("transport=floor/receiver=%s/secrets=0/concurrency=%d", receiver.name, concurrency), func(b *testing.B) {
+				floor(b, receiver.url(b), body, concurrency)
+			})
+			for name, open := range transports() {
+				for _, secrets := range []int{0, 1} {
+					b.Run(fmt.Sprintf("transport=%s/receiver=%s/secrets=%d/concurrency=%d", name, receiver.name, secrets, concurrency), func(b *testing.B) {
+						config := Config{URL: sink.NewSecret(receiver.url(b) + "/callbacks"), Method: "POST", Format: formatBody}
+						for range secrets {
+							config.SigningSecrets = append(config.SigningSecrets, sink.NewSecret(vectorSecret))
+						}
+						deliverAll(b, open(b, config), body, concurrency)
+					})
+				}
 			}
 		}
 	}
+}
+
+// floor sends requests of the same size without building, looking, waiting with a
+// limit, or reading more of the answer than its end.
+func floor(b *testing.B, url string, body []byte, concurrency int) {
+	address := strings.TrimPrefix(url, "http://")
+	request := fmt.Appendf(nil, "POST /callbacks HTTP/1.1\r\nHost: %s\r\nUser-Agent: callbackd/dev\r\nContent-Type: application/json\r\nWebhook-Id: %s\r\nWebhook-Timestamp: 1614265330\r\nContent-Length: %d\r\n\r\n%s",
+		address, sampleEvent().DeliveryID, len(body), body)
+	free := make(chan net.Conn, concurrency)
+	for range concurrency {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = conn.Close() })
+		free <- conn
+	}
+	measure(b, concurrency, func() error {
+		conn := <-free
+		defer func() { free <- conn }()
+		if _, err := conn.Write(request); err != nil {
+			return err
+		}
+		var answer [1024]byte
+		for n := 0; !bytes.HasSuffix(answer[:n], []byte("\r\n\r\n")); {
+			k, err := conn.Read(answer[n:])
+			if err != nil {
+				return err
+			}
+			n += k
+		}
+		return nil
+	})
 }
 
 // BenchmarkDeliverTLS does the same over TLS, with HTTP/2 and without.
@@ -69,19 +110,24 @@ func BenchmarkDeliverTLS(b *testing.B) {
 				URL: sink.NewSecret(server.URL), Method: "POST", Format: formatBody,
 				TLS: &TLS{CAFile: sink.Path(writePEM(b, "CERTIFICATE", server.Certificate().Raw))},
 			}
-			deliverAll(b, config, bytes.Repeat([]byte("x"), 350), 64)
+			deliverAll(b, openWebhook(b, config), bytes.Repeat([]byte("x"), 350), 64)
 		})
 	}
 }
 
-func deliverAll(b *testing.B, config Config, body []byte, concurrency int) {
-	w, err := newWebhook(config, time.Now)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = w.Close(b.Context()) })
+func deliverAll(b *testing.B, w *webhook, body []byte, concurrency int) {
 	ev := sampleEvent()
 	ev.Body = body
+	running, stop := context.WithCancel(b.Context())
+	defer stop()
+	measure(b, concurrency, func() error {
+		ctx, cancel := context.WithTimeout(running, 30*time.Second) // as the daemon has it done
+		defer cancel()
+		return w.Deliver(ctx, ev)
+	})
+}
+
+func measure(b *testing.B, concurrency int, deliver func() error) {
 	var next atomic.Int64
 	var group sync.WaitGroup
 	b.ReportAllocs()
@@ -90,7 +136,7 @@ func deliverAll(b *testing.B, config Config, body []byte, concurrency int) {
 	for range concurrency {
 		group.Go(func() {
 			for next.Add(1) <= int64(b.N) {
-				if err := w.Deliver(b.Context(), ev); err != nil {
+				if err := deliver(); err != nil {
 					b.Error(err)
 					return
 				}
@@ -156,11 +202,11 @@ func bareReceiver(b *testing.B) string {
 	return "http://" + listener.Addr().String()
 }
 
-// BenchmarkBuild measures what a request costs before net/http has it.
+// BenchmarkBuild measures what a request costs before a transport has it.
 func BenchmarkBuild(b *testing.B) {
 	for _, format := range []string{formatBody, formatBinary, formatStructured} {
 		b.Run(format, func(b *testing.B) {
-			w, err := newWebhook(Config{URL: sink.NewSecret("http://127.0.0.1:1/"), Method: "POST", Format: format, SigningSecrets: []sink.Secret{sink.NewSecret(vectorSecret)}}, time.Now)
+			w, err := newWebhook(Config{URL: sink.NewSecret("http://127.0.0.1:1/"), Method: "POST", Format: format, SigningSecrets: []sink.Secret{sink.NewSecret(vectorSecret)}}, time.Now, newTransport)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -168,9 +214,11 @@ func BenchmarkBuild(b *testing.B) {
 			ev.Body = bytes.Repeat([]byte("x"), 350)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := w.requests.build(b.Context(), &ev, time.Now()); err != nil {
+				req, err := w.requests.build(&ev, time.Now())
+				if err != nil {
 					b.Fatal(err)
 				}
+				w.requests.release(req)
 			}
 		})
 	}

@@ -28,7 +28,9 @@ func randomBytes(n int) []byte {
 	return b
 }
 
-func TestBodyArrivesByteForByte(t *testing.T) {
+func TestBodyArrivesByteForByte(t *testing.T) { overEachTransport(t, testBodyArrivesByteForByte) }
+
+func testBodyArrivesByteForByte(t *testing.T, openSink opener) {
 	bodies := map[string][]byte{
 		"JSON":            []byte("{ \"b\" : 1,\n \"b\":12345678901234567890 }"),
 		"nil":             nil,
@@ -46,7 +48,7 @@ func TestBodyArrivesByteForByte(t *testing.T) {
 				r := newReceiver(t, nil)
 				ev := sampleEvent()
 				ev.Body = body
-				if err := openWebhook(t, Config{URL: sink.NewSecret(r.URL + "/a%2Fb?x=1&x=2"), Method: method}).Deliver(t.Context(), ev); err != nil {
+				if err := openSink(t, Config{URL: sink.NewSecret(r.URL + "/a%2Fb?x=1&x=2"), Method: method}).Deliver(t.Context(), ev); err != nil {
 					t.Fatal(err)
 				}
 				got := r.only(t)
@@ -65,13 +67,17 @@ func TestBodyArrivesByteForByte(t *testing.T) {
 }
 
 func TestContentTypeIsTheOneReceived(t *testing.T) {
+	overEachTransport(t, testContentTypeIsTheOneReceived)
+}
+
+func testContentTypeIsTheOneReceived(t *testing.T, openSink opener) {
 	for _, contentType := range []string{"", "application/json", "application/json; charset=GBK", "TEXT/plain;a=\"b c\"", "not a media type", "x/\xe9"} {
 		for _, format := range []string{formatBody, formatBinary} {
 			t.Run(fmt.Sprintf("%s/%q", format, contentType), func(t *testing.T) {
 				r := newReceiver(t, nil)
 				ev := sampleEvent()
 				ev.ContentType = contentType
-				if err := openWebhook(t, Config{URL: sink.NewSecret(r.URL), Format: format}).Deliver(t.Context(), ev); err != nil {
+				if err := openSink(t, Config{URL: sink.NewSecret(r.URL), Format: format}).Deliver(t.Context(), ev); err != nil {
 					t.Fatal(err)
 				}
 				got, present := r.only(t).Header["Content-Type"]
@@ -84,14 +90,16 @@ func TestContentTypeIsTheOneReceived(t *testing.T) {
 	ev := sampleEvent()
 	ev.ContentType = "a/b\r\nX-Evil: 1"
 	r := newReceiver(t, nil)
-	wantOutcome(t, openWebhook(t, Config{URL: sink.NewSecret(r.URL)}).Deliver(t.Context(), ev), sink.OutcomeRejected, 0)
+	wantOutcome(t, openSink(t, Config{URL: sink.NewSecret(r.URL)}).Deliver(t.Context(), ev), sink.OutcomeRejected, 0)
 	if r.count() != 0 {
 		t.Error("the receiver got a request")
 	}
 }
 
 // What the sink sends and nothing besides: no Accept-Encoding, no Go user agent.
-func TestHeadersOfARequest(t *testing.T) {
+func TestHeadersOfARequest(t *testing.T) { overEachTransport(t, testHeadersOfARequest) }
+
+func testHeadersOfARequest(t *testing.T, openSink opener) {
 	tests := []struct {
 		format string
 		want   []string
@@ -103,7 +111,7 @@ func TestHeadersOfARequest(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.format, func(t *testing.T) {
 			r := newReceiver(t, nil)
-			if err := openWebhook(t, Config{URL: sink.NewSecret(r.URL), Format: test.format}).Deliver(t.Context(), sampleEvent()); err != nil {
+			if err := openSink(t, Config{URL: sink.NewSecret(r.URL), Format: test.format}).Deliver(t.Context(), sampleEvent()); err != nil {
 				t.Fatal(err)
 			}
 			var names []string
@@ -121,11 +129,13 @@ func TestHeadersOfARequest(t *testing.T) {
 	}
 }
 
-func TestCloudEventsBinary(t *testing.T) {
+func TestCloudEventsBinary(t *testing.T) { overEachTransport(t, testCloudEventsBinary) }
+
+func testCloudEventsBinary(t *testing.T, openSink opener) {
 	r := newReceiver(t, nil)
 	ev := sampleEvent()
 	ev.Subject = "Euro € 😀\r\nX-Evil: 1"
-	if err := openWebhook(t, Config{URL: sink.NewSecret(r.URL), Format: formatBinary}).Deliver(t.Context(), ev); err != nil {
+	if err := openSink(t, Config{URL: sink.NewSecret(r.URL), Format: formatBinary}).Deliver(t.Context(), ev); err != nil {
 		t.Fatal(err)
 	}
 	got := r.only(t)
@@ -147,7 +157,7 @@ func TestCloudEventsBinary(t *testing.T) {
 	}
 
 	ev.Subject = ""
-	if err := openWebhook(t, Config{URL: sink.NewSecret(r.URL), Format: formatBinary}).Deliver(t.Context(), ev); err != nil {
+	if err := openSink(t, Config{URL: sink.NewSecret(r.URL), Format: formatBinary}).Deliver(t.Context(), ev); err != nil {
 		t.Fatal(err)
 	}
 	if values, ok := r.got[1].Header["Ce-Subject"]; ok {
@@ -155,10 +165,12 @@ func TestCloudEventsBinary(t *testing.T) {
 	}
 }
 
-func TestCloudEventsStructured(t *testing.T) {
+func TestCloudEventsStructured(t *testing.T) { overEachTransport(t, testCloudEventsStructured) }
+
+func testCloudEventsStructured(t *testing.T, openSink opener) {
 	r := newReceiver(t, nil)
 	ev := sampleEvent()
-	if err := openWebhook(t, Config{URL: sink.NewSecret(r.URL), Format: formatStructured}).Deliver(t.Context(), ev); err != nil {
+	if err := openSink(t, Config{URL: sink.NewSecret(r.URL), Format: formatStructured}).Deliver(t.Context(), ev); err != nil {
 		t.Fatal(err)
 	}
 	got := r.only(t)
@@ -180,7 +192,9 @@ func TestCloudEventsStructured(t *testing.T) {
 	}
 }
 
-func TestConfiguredHeaders(t *testing.T) {
+func TestConfiguredHeaders(t *testing.T) { overEachTransport(t, testConfiguredHeaders) }
+
+func testConfiguredHeaders(t *testing.T, openSink opener) {
 	perEvent := sink.FromEvent(func(ev sink.Event) (map[string]string, bool) {
 		if ev.ID == "" {
 			return nil, false // as from the daemon: no event, no value
@@ -241,7 +255,7 @@ func TestConfiguredHeaders(t *testing.T) {
 			ev := sampleEvent()
 			ev.Headers = test.transform
 			url := strings.Replace(r.URL, "http://", "http://"+test.url, 1)
-			if err := openWebhook(t, Config{URL: sink.NewSecret(url), Headers: test.headers}).Deliver(t.Context(), ev); err != nil {
+			if err := openSink(t, Config{URL: sink.NewSecret(url), Headers: test.headers}).Deliver(t.Context(), ev); err != nil {
 				t.Fatal(err)
 			}
 			got := r.only(t)
@@ -262,7 +276,9 @@ func TestConfiguredHeaders(t *testing.T) {
 
 // A header that an event makes impossible convicts that event, is named, and its
 // value is not shown.
-func TestHeadersThatCannotBeSent(t *testing.T) {
+func TestHeadersThatCannotBeSent(t *testing.T) { overEachTransport(t, testHeadersThatCannotBeSent) }
+
+func testHeadersThatCannotBeSent(t *testing.T, openSink opener) {
 	tests := []struct {
 		format, name, value string
 		want                error
@@ -299,11 +315,11 @@ func TestHeadersThatCannotBeSent(t *testing.T) {
 				}
 			}
 			perEvent := sink.FromEvent(func(ev sink.Event) (map[string]string, bool) { return headers, ev.ID != "" })
-			check(openWebhook(t, Config{URL: sink.NewSecret(r.URL), Format: test.format, Headers: perEvent}).Deliver(t.Context(), sampleEvent()))
+			check(openSink(t, Config{URL: sink.NewSecret(r.URL), Format: test.format, Headers: perEvent}).Deliver(t.Context(), sampleEvent()))
 
 			ev := sampleEvent()
 			ev.Headers = headers
-			check(openWebhook(t, Config{URL: sink.NewSecret(r.URL), Format: test.format}).Deliver(t.Context(), ev))
+			check(openSink(t, Config{URL: sink.NewSecret(r.URL), Format: test.format}).Deliver(t.Context(), ev))
 
 			fixed := withDefaults(Config{URL: sink.NewSecret(r.URL), Format: test.format, Headers: sink.Fixed(headers)})
 			if err := fixed.Validate(); err == nil || strings.Contains(err.Error(), "topsecret") {
@@ -336,20 +352,23 @@ func FuzzHeaders(f *testing.F) {
 			return
 		}
 		// What was let through must be written as exactly one line.
-		req := &http.Request{Header: http.Header{}}
-		h := headerSet{header: req.Header}
-		h.apply(req, fields[0])
-		var out bytes.Buffer
-		if err := req.Header.Write(&out); err != nil {
-			t.Fatal(err)
+		req := &request{}
+		req.apply(fields[0])
+		connection := &connection{}
+		(&plain{start: "POST / HTTP/1.1\r\nHost: ", host: "receiver"}).write(connection, req)
+		want := 4 + len(req.fields) // first line, host, length, end
+		if lines := bytes.Count(connection.head, []byte("\n")); lines != want || bytes.Count(connection.head, []byte("\r")) != want {
+			t.Fatalf("%q: %q was written as %q", name, value, connection.head)
 		}
-		if lines := strings.Count(out.String(), "\n"); lines != len(req.Header) || strings.Count(out.String(), "\r") != lines {
-			t.Fatalf("%q: %q was written as %q", name, value, out.String())
+		if _, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(connection.head))); err != nil {
+			t.Fatalf("%q: %q was written as %q: %v", name, value, connection.head, err)
 		}
 	})
 }
 
-func TestStatusOfRealAnswers(t *testing.T) {
+func TestStatusOfRealAnswers(t *testing.T) { overEachTransport(t, testStatusOfRealAnswers) }
+
+func testStatusOfRealAnswers(t *testing.T, openSink opener) {
 	tests := []struct {
 		status     int
 		retryAfter string
@@ -384,7 +403,7 @@ func TestStatusOfRealAnswers(t *testing.T) {
 					_, _ = io.WriteString(w, "topsecret details")
 				}
 			})
-			err := openWebhook(t, Config{URL: sink.NewSecret(r.URL)}).Deliver(t.Context(), sampleEvent())
+			err := openSink(t, Config{URL: sink.NewSecret(r.URL)}).Deliver(t.Context(), sampleEvent())
 			wantOutcome(t, err, test.want, test.wait)
 			if err != nil && (!strings.Contains(err.Error(), test.text) || strings.Contains(err.Error(), "topsecret")) {
 				t.Errorf("got %q, want %q", err, test.text)
@@ -397,7 +416,9 @@ func TestStatusOfRealAnswers(t *testing.T) {
 }
 
 // Answers with and without bodies, good and bad, leave their connection in use.
-func TestConnectionsAreUsedAgain(t *testing.T) {
+func TestConnectionsAreUsedAgain(t *testing.T) { overEachTransport(t, testConnectionsAreUsedAgain) }
+
+func testConnectionsAreUsedAgain(t *testing.T, openSink opener) {
 	answers := map[string]http.HandlerFunc{
 		"no body":   nil,
 		"some body": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(bytes.Repeat([]byte("x"), 3000)) },
@@ -416,7 +437,7 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 	for name, answer := range answers {
 		t.Run(name, func(t *testing.T) {
 			r := newReceiver(t, answer)
-			w := openWebhook(t, Config{URL: sink.NewSecret(r.URL)})
+			w := openSink(t, Config{URL: sink.NewSecret(r.URL)})
 			for range 50 {
 				_ = w.Deliver(t.Context(), sampleEvent())
 			}
@@ -430,6 +451,10 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 
 // The pool must hold as many connections as there are deliveries in flight.
 func TestConnectionsAreUsedAgainByManyDeliveries(t *testing.T) {
+	overEachTransport(t, testConnectionsAreUsedAgainByManyDeliveries)
+}
+
+func testConnectionsAreUsedAgainByManyDeliveries(t *testing.T, openSink opener) {
 	const rounds = 20
 	arrived := make(chan struct{}, maxInFlight)
 	release := make(chan struct{})
@@ -438,7 +463,7 @@ func TestConnectionsAreUsedAgainByManyDeliveries(t *testing.T) {
 		<-release
 		w.WriteHeader(http.StatusNoContent)
 	})
-	w := openWebhook(t, Config{URL: sink.NewSecret(r.URL)})
+	w := openSink(t, Config{URL: sink.NewSecret(r.URL)})
 	for range rounds {
 		var group sync.WaitGroup
 		for range maxInFlight {
@@ -465,7 +490,9 @@ func TestConnectionsAreUsedAgainByManyDeliveries(t *testing.T) {
 
 // A receiver closes idle connections when it likes, also while the next request
 // is on its way. That must cost no attempt.
-func TestDeadKeptAliveConnection(t *testing.T) {
+func TestDeadKeptAliveConnection(t *testing.T) { overEachTransport(t, testDeadKeptAliveConnection) }
+
+func testDeadKeptAliveConnection(t *testing.T, openSink opener) {
 	var served, broken atomic.Int64
 	address := rawReceiver(t, func(conn net.Conn) {
 		r := bufio.NewReader(conn)
@@ -483,7 +510,7 @@ func TestDeadKeptAliveConnection(t *testing.T) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		}
 	})
-	w := openWebhook(t, Config{URL: sink.NewSecret("http://" + address)})
+	w := openSink(t, Config{URL: sink.NewSecret("http://" + address)})
 	for range 10 {
 		if err := w.Deliver(t.Context(), sampleEvent()); err != nil {
 			t.Fatal(err)
@@ -494,9 +521,11 @@ func TestDeadKeptAliveConnection(t *testing.T) {
 	}
 }
 
-func TestCheckSendsNothing(t *testing.T) {
+func TestCheckSendsNothing(t *testing.T) { overEachTransport(t, testCheckSendsNothing) }
+
+func testCheckSendsNothing(t *testing.T, openSink opener) {
 	r := newReceiver(t, nil)
-	if err := openWebhook(t, Config{URL: sink.NewSecret(r.URL)}).Check(t.Context()); err != nil {
+	if err := openSink(t, Config{URL: sink.NewSecret(r.URL)}).Check(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if r.made.Load() != 0 {
@@ -504,13 +533,15 @@ func TestCheckSendsNothing(t *testing.T) {
 	}
 }
 
-func TestClosingSinkGivesUp(t *testing.T) {
+func TestClosingSinkGivesUp(t *testing.T) { overEachTransport(t, testClosingSinkGivesUp) }
+
+func testClosingSinkGivesUp(t *testing.T, openSink opener) {
 	started := make(chan struct{})
 	r := newReceiver(t, func(_ http.ResponseWriter, req *http.Request) {
 		close(started)
 		<-req.Context().Done()
 	})
-	w := openWebhook(t, Config{URL: sink.NewSecret(r.URL)})
+	w := openSink(t, Config{URL: sink.NewSecret(r.URL)})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-started

@@ -28,6 +28,10 @@ func (e *requestError) Error() string { return e.text }
 // Is makes errors.Is find the end of the context.
 func (e *requestError) Is(target error) bool { return e.context != nil && target == e.context }
 
+// errLargeHead is the reason of an answer that begins with more than
+// maxAnswerHeaderBytes of headers.
+var errLargeHead = errors.New("the answer's headers are too large")
+
 // describeFailure puts the error of a round trip into words.
 func describeFailure(ctx context.Context, err error) error {
 	switch ended := ctx.Err(); {
@@ -99,7 +103,7 @@ func causeText(err error) string {
 		return "the receiver closed the connection without a complete answer"
 	case strings.Contains(err.Error(), "malformed HTTP"), strings.Contains(err.Error(), "malformed MIME"):
 		return "what the receiver sent is not an HTTP answer"
-	case strings.Contains(err.Error(), "response headers exceeded"), strings.Contains(err.Error(), "read limit of"):
+	case errors.Is(err, errLargeHead), strings.Contains(err.Error(), "response headers exceeded"), strings.Contains(err.Error(), "read limit of"):
 		return fmt.Sprintf("the headers of the answer are larger than %d bytes", maxAnswerHeaderBytes)
 	case strings.Contains(err.Error(), "client conn could not be established"):
 		return "the receiver ended the HTTP/2 connection before the first request; it may have refused the client certificate"

@@ -9,7 +9,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +33,9 @@ func answering(answer string, hold bool) func(net.Conn) {
 }
 
 // Everything in these that came from the receiver says topsecret.
-func TestReceiversThatMisbehave(t *testing.T) {
+func TestReceiversThatMisbehave(t *testing.T) { overEachTransport(t, testReceiversThatMisbehave) }
+
+func testReceiversThatMisbehave(t *testing.T, openSink opener) {
 	const long = 20 * time.Second // far longer than any of them may take
 	tests := []struct {
 		name    string
@@ -76,7 +77,7 @@ func TestReceiversThatMisbehave(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			w := openWebhook(t, Config{URL: sink.NewSecret("http://" + rawReceiver(t, test.serve))})
+			w := openSink(t, Config{URL: sink.NewSecret("http://" + rawReceiver(t, test.serve))})
 			ctx, cancel := deadline(t, test.timeout)
 			defer cancel()
 			begin := time.Now()
@@ -96,7 +97,9 @@ func TestReceiversThatMisbehave(t *testing.T) {
 }
 
 // A receiver that answers before it has read the body, and hangs up, is heard.
-func TestEarlyAnswer(t *testing.T) {
+func TestEarlyAnswer(t *testing.T) { overEachTransport(t, testEarlyAnswer) }
+
+func testEarlyAnswer(t *testing.T, openSink opener) {
 	address := rawReceiver(t, func(conn net.Conn) {
 		_, _ = io.ReadFull(conn, make([]byte, 100))
 		_, _ = io.WriteString(conn, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -105,16 +108,18 @@ func TestEarlyAnswer(t *testing.T) {
 	})
 	ev := sampleEvent()
 	ev.Body = randomBytes(4 << 20)
-	wantOutcome(t, openWebhook(t, Config{URL: sink.NewSecret("http://" + address)}).Deliver(t.Context(), ev), sink.OutcomeRejected, 0)
+	wantOutcome(t, openSink(t, Config{URL: sink.NewSecret("http://" + address)}).Deliver(t.Context(), ev), sink.OutcomeRejected, 0)
 }
 
-func TestNoOneListens(t *testing.T) {
+func TestNoOneListens(t *testing.T) { overEachTransport(t, testNoOneListens) }
+
+func testNoOneListens(t *testing.T, openSink opener) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	listener.Close()
-	err = openWebhook(t, Config{URL: sink.NewSecret("http://" + listener.Addr().String())}).Deliver(t.Context(), sampleEvent())
+	err = openSink(t, Config{URL: sink.NewSecret("http://" + listener.Addr().String())}).Deliver(t.Context(), sampleEvent())
 	wantOutcome(t, err, sink.OutcomeRetry, 0)
 	if err.Error() != "cannot connect: connection refused" {
 		t.Errorf("got %q", err)
@@ -123,7 +128,9 @@ func TestNoOneListens(t *testing.T) {
 
 // No error may hold anything of the URL's user information, path or query, of
 // the headers, the body, the signing secrets or the answer.
-func TestErrorsHoldNoSecrets(t *testing.T) {
+func TestErrorsHoldNoSecrets(t *testing.T) { overEachTransport(t, testErrorsHoldNoSecrets) }
+
+func testErrorsHoldNoSecrets(t *testing.T, openSink opener) {
 	const (
 		secretKey = "c2VjcmV0LXNpZ25pbmcta2V5LW9mLXRoZS10ZXN0LS0t" // base64
 		secrets   = "url-user|url-pass|url-path|url-query|header-value|body-text|transform-value|answer-text|" + secretKey
@@ -175,7 +182,7 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 			case "bad transform":
 				ev.Headers["X-Transform"] += "\n"
 			}
-			w := openWebhook(t, Config{
+			w := openSink(t, Config{
 				URL:            sink.NewSecret(strings.Replace(base, "://", "://url-user:url-pass@", 1) + "/url-path?token=url-query"),
 				Headers:        sink.FromEvent(func(ev sink.Event) (map[string]string, bool) { return map[string]string{"X-A": value}, ev.ID != "" }),
 				SigningSecrets: []sink.Secret{sink.NewSecret(secretPrefix + secretKey)},
@@ -202,27 +209,64 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 	}
 }
 
-// net/http would log what a receiver says out of turn.
+// What a receiver says without being asked is not the answer to the next request,
+// even where it looks like one. net/http can promise that only when it had time
+// to look.
 func TestUnasked(t *testing.T) {
+	for name, unasked := range map[string]string{"an answer": "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", "a word": "topsecret", "a letter": "H"} {
+		for _, together := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/together=%v", name, together), func(t *testing.T) {
+				address, said, gone := unaskedReceiver(t, unasked, together)
+				w := openWebhook(t, Config{URL: sink.NewSecret("http://" + address)})
+				for range 3 {
+					if err := w.Deliver(t.Context(), sampleEvent()); err != nil {
+						t.Fatal(err)
+					}
+					<-said
+				}
+				<-gone // the first two connections, at the latest when they were to be used again
+				<-gone
+			})
+		}
+	}
+}
+
+// unaskedReceiver answers one request on each connection and says something more,
+// in one piece with the answer or after it. Then it waits until it is hung up on.
+func unaskedReceiver(t *testing.T, unasked string, together bool) (address string, said, gone chan struct{}) {
+	const answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+	said, gone = make(chan struct{}, 3), make(chan struct{}, 3)
+	return rawReceiver(t, func(conn net.Conn) {
+		if together {
+			answering(answer+unasked, false)(conn)
+		} else {
+			answering(answer, false)(conn)
+			_, _ = io.WriteString(conn, unasked)
+		}
+		said <- struct{}{}
+		_, _ = io.Copy(io.Discard, conn)
+		gone <- struct{}{}
+	}), said, gone
+}
+
+// net/http would log it.
+func TestUnaskedIsNotLogged(t *testing.T) {
 	var logged strings.Builder
+	previous := log.Writer()
 	log.SetOutput(&logged)
-	defer log.SetOutput(os.Stderr)
-	gone := make(chan struct{})
-	address := rawReceiver(t, func(conn net.Conn) {
-		answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false)(conn)
-		_, _ = io.WriteString(conn, "topsecret")
-		_, _ = io.Copy(io.Discard, conn) // until net/http has seen it and hung up
-		close(gone)
-	})
-	w, err := open(t.Context(), withDefaults(Config{URL: sink.NewSecret("http://" + address)}))
+	defer log.SetOutput(previous)
+	w, err := open(t.Context(), withDefaults(Config{URL: sink.NewSecret("http://127.0.0.1:1/")}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.(sink.Closer).Close(t.Context())
-	if err := w.Deliver(t.Context(), sampleEvent()); err != nil {
+
+	address, _, gone := unaskedReceiver(t, "topsecret", false)
+	over := openOver(t, Config{URL: sink.NewSecret("http://" + address)}, newNetHTTP)
+	if err := over.Deliver(t.Context(), sampleEvent()); err != nil {
 		t.Fatal(err)
 	}
-	<-gone
+	<-gone // net/http has seen it and hung up
 	if logged.Len() > 0 {
 		t.Errorf("logged: %s", logged.String())
 	}

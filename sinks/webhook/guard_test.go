@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"net/url"
 	"testing"
 	"time"
 
@@ -63,37 +64,49 @@ func TestGuardRefuses(t *testing.T) {
 // packet to this address would be answered late or never, a refusal comes at
 // once.
 func TestDialToMetadataAddressIsRefused(t *testing.T) {
-	c, err := newClient(tlsFiles{}, nil, false, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, address := range []string{"169.254.169.254:80", "[::ffff:169.254.169.254]:80", "[fe80::1%lo]:80"} {
-		conn, err := c.transport.Load().DialContext(t.Context(), "tcp", address)
+		conn, err := newDialer(false).DialContext(t.Context(), "tcp", address)
 		if !errors.Is(err, errRefusedAddress) {
 			t.Errorf("%s: got connection %v, error %v", address, conn, err)
 		}
 	}
 }
 
+// to returns a transport whose target is not the one that the settings say, as if
+// the name in there had been resolved to another address.
+func to[T transport](target string, connect func(route, func() time.Time) (T, error)) func(route, func() time.Time) (T, error) {
+	return func(r route, now func() time.Time) (T, error) {
+		var err error
+		if r.target, err = url.Parse(target); err != nil {
+			panic(err)
+		}
+		return connect(r, now)
+	}
+}
+
 // A name is judged by what it resolves to when it is dialled. The settings
 // cannot know that address, so the delivery has to refuse it.
 func TestDeliveryToMetadataAddressIsRefused(t *testing.T) {
-	w := openWebhook(t, Config{URL: sink.NewSecret("http://127.0.0.1:1/")})
-	w.requests.template.URL.Host = "169.254.169.254" // as if the name had been resolved to it
-	err := w.Deliver(t.Context(), sampleEvent())
-	wantOutcome(t, err, sink.OutcomeRetry, 0)
-	if want := "cannot connect: " + errRefusedAddress.Error(); err.Error() != want {
-		t.Errorf("got %q, want %q", err, want)
+	const metadata = "http://169.254.169.254/"
+	config := Config{URL: sink.NewSecret("http://127.0.0.1:1/")}
+	for name, w := range map[string]*webhook{
+		"chosen": openOver(t, config, to(metadata, newTransport)), "nethttp": openOver(t, config, to(metadata, newNetHTTP)),
+	} {
+		err := w.Deliver(t.Context(), sampleEvent())
+		wantOutcome(t, err, sink.OutcomeRetry, 0)
+		if want := "cannot connect: " + errRefusedAddress.Error(); err.Error() != want {
+			t.Errorf("%s: got %q, want %q", name, err, want)
+		}
 	}
 }
 
 func TestAllowLinkLocal(t *testing.T) {
-	w := openWebhook(t, Config{URL: sink.NewSecret("http://169.254.169.254/"), AllowLinkLocal: true})
-	// Only that the dialer has no guard; nothing is sent.
-	transport := w.client.transport.Load()
-	ctx, cancel := deadline(t, 0)
-	defer cancel()
-	if _, err := transport.DialContext(ctx, "tcp", "169.254.169.254:80"); errors.Is(err, errRefusedAddress) {
-		t.Error("refused in spite of allow_link_local")
+	if newDialer(true).Control != nil {
+		t.Error("guarded in spite of allow_link_local")
 	}
+	const address = "http://169.254.169.254/"
+	if err := withDefaults(Config{URL: sink.NewSecret(address)}).Validate(); err == nil {
+		t.Error("taken without allow_link_local")
+	}
+	openWebhook(t, Config{URL: sink.NewSecret(address), AllowLinkLocal: true})
 }

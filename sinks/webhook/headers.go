@@ -18,6 +18,7 @@ const (
 	headerUserAgent        = "User-Agent"
 	headerAuthorization    = "Authorization"
 	headerHost             = "Host"
+	headerRetryAfter       = "Retry-After" // of an answer
 	// headerIdempotencyKey is known to net/http: a request that has it is sent
 	// again when a kept-alive connection turns out to be dead. With an empty list
 	// of values it is not sent.

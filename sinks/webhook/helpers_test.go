@@ -79,14 +79,35 @@ func withDefaults(c Config) Config {
 	return c
 }
 
-func openWebhook(tb testing.TB, c Config) *webhook {
+func openWebhook(tb testing.TB, c Config) *webhook { return openOver(tb, c, newTransport) }
+
+func openOver[T transport](tb testing.TB, c Config, connect func(route, func() time.Time) (T, error)) *webhook {
 	tb.Helper()
-	w, err := newWebhook(withDefaults(c), time.Now)
+	w, err := newWebhook(withDefaults(c), time.Now, connect)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = w.Close(context.Background()) })
 	return w
+}
+
+// opener opens a sink that the test closes at its end.
+type opener func(testing.TB, Config) *webhook
+
+// transports are the one that a URL gets by itself, and net/http for all.
+func transports() map[string]opener {
+	return map[string]opener{
+		"chosen":  openWebhook,
+		"nethttp": func(tb testing.TB, c Config) *webhook { return openOver(tb, c, newNetHTTP) },
+	}
+}
+
+// overEachTransport runs a test with all transports: what is promised does not
+// depend on which one there is.
+func overEachTransport(t *testing.T, test func(*testing.T, opener)) {
+	for name, open := range transports() {
+		t.Run(name, func(t *testing.T) { test(t, open) })
+	}
 }
 
 func deadline(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -31,12 +29,67 @@ const (
 	ceVersion             = "1.0"
 )
 
-var errContentType = errors.New("the event's content type holds a line break or another control character and cannot be sent")
+// What of an event can make it impossible to send.
+var (
+	errContentType = errors.New("the event's content type holds a line break or another control character and cannot be sent")
+	errDeliveryID  = errors.New("the delivery's id holds a line break or another control character and cannot be sent")
+)
 
-// requests builds the request for an event. It is safe for use by several
+// request is what one attempt sends: to the method and URL that are the same for
+// all, it adds the rest.
+type request struct {
+	host   string // for the Host header; empty: the URL's
+	fields []field
+	body   []byte
+}
+
+// usualFields is how many headers a request has room for from the start: more
+// than the sink sets by itself.
+const usualFields = 16
+
+// set sets a header, whether it was set before or not; an empty value changes
+// nothing.
+func (r *request) set(name, value string) {
+	if value == "" {
+		return
+	}
+	for i := range r.fields {
+		if r.fields[i].name == name {
+			r.fields[i].value = value
+			return
+		}
+	}
+	r.fields = append(r.fields, field{name, value})
+}
+
+// apply sets a configured header, or removes it when its value is empty.
+func (r *request) apply(f field) {
+	switch {
+	case f.name == headerHost:
+		r.host = f.value
+	case f.value != "":
+		r.set(f.name, f.value)
+	default:
+		r.fields = slices.DeleteFunc(r.fields, func(set field) bool { return set.name == f.name })
+	}
+}
+
+// setCloudEvent sets the attributes of the binary content mode. The content type
+// is the attribute datacontenttype.
+func (r *request) setCloudEvent(ev *sink.Event) {
+	r.set(ceSpecVersion, ceVersion)
+	r.set(ceID, percentEncoded(ev.ID))
+	r.set(ceSource, percentEncoded("/"+ev.Source))
+	r.set(ceType, percentEncoded(ev.Type))
+	r.set(ceSubject, percentEncoded(ev.Subject))
+	if !ev.Time.IsZero() {
+		r.set(ceTime, ev.Time.UTC().Format(time.RFC3339Nano))
+	}
+}
+
+// requests builds the requests for events. It is safe for use by several
 // goroutines.
 type requests struct {
-	template      *http.Request // method, URL, host; copied for each event
 	format        string
 	rules         headerRules
 	headers       sink.PerEvent[map[string]string]
@@ -45,24 +98,18 @@ type requests struct {
 	authorization string // of the URL's user information
 	userAgent     string
 	signer        *signer // nil: no signatures
+	free          sync.Pool
 }
 
 func newRequests(c Config, s settings) (*requests, error) {
 	r := &requests{
-		template: &http.Request{
-			Method:     c.Method,
-			URL:        s.target,
-			Host:       s.target.Host,
-			Proto:      "HTTP/1.1",
-			ProtoMajor: 1,
-			ProtoMinor: 1,
-		},
 		format:        c.Format,
 		rules:         headerRules{c.Format},
 		headers:       c.Headers,
 		authorization: s.authorization,
 		userAgent:     "callbackd/" + version,
 	}
+	r.free.New = func() any { return &request{fields: make([]field, 0, usualFields)} }
 	if len(s.keys) > 0 {
 		r.signer = newSigner(s.keys)
 	}
@@ -77,14 +124,24 @@ func newRequests(c Config, s settings) (*requests, error) {
 	return r, nil
 }
 
-// build returns the request for one attempt at now. An error means that the
-// event can never be sent as it is.
-func (r *requests) build(ctx context.Context, ev *sink.Event, now time.Time) (*http.Request, error) {
+// release takes back a request that nobody uses any more.
+func (r *requests) release(req *request) {
+	clear(req.fields)
+	*req = request{fields: req.fields[:0]}
+	r.free.Put(req)
+}
+
+// build returns the request for one attempt at now; the caller releases it. An
+// error means that the event can never be sent as it is.
+func (r *requests) build(ev *sink.Event, now time.Time) (*request, error) {
 	body, contentType := ev.Body, ev.ContentType
 	if r.format == formatStructured {
 		body, contentType = ev.AppendCloudEvent(make([]byte, 0, len(ev.Body)+512)), contentTypeStructured
 	} else if !httpguts.ValidHeaderFieldValue(contentType) {
 		return nil, errContentType
+	}
+	if !httpguts.ValidHeaderFieldValue(ev.DeliveryID) {
+		return nil, errDeliveryID
 	}
 	transform, err := r.rules.compile(ev.Headers)
 	if err != nil {
@@ -97,96 +154,28 @@ func (r *requests) build(ctx context.Context, ev *sink.Event, now time.Time) (*h
 		}
 	}
 
-	h := newHeaderSet(len(transform) + len(own))
-	req := r.template.WithContext(ctx)
+	req := r.free.Get().(*request)
 	// Later ones win: what came with the event, the pipeline's, the sink's own.
-	h.set(headerUserAgent, r.userAgent)
-	h.set(headerContentType, contentType)
-	h.set(headerAuthorization, r.authorization)
+	req.set(headerUserAgent, r.userAgent)
+	req.set(headerContentType, contentType)
+	req.set(headerAuthorization, r.authorization)
 	for _, f := range transform {
-		h.apply(req, f)
+		req.apply(f)
 	}
 	for _, f := range own {
-		h.apply(req, f)
+		req.apply(f)
 	}
 	if r.format == formatBinary {
-		h.setCloudEvent(ev)
+		req.setCloudEvent(ev)
 	}
 	timestamp := strconv.FormatInt(now.Unix(), 10)
-	h.set(headerWebhookID, ev.DeliveryID)
-	h.set(headerWebhookTimestamp, timestamp)
+	req.set(headerWebhookID, ev.DeliveryID)
+	req.set(headerWebhookTimestamp, timestamp)
 	if r.signer != nil {
-		h.set(headerWebhookSignature, r.signer.sign(ev.DeliveryID, timestamp, body))
+		req.set(headerWebhookSignature, r.signer.sign(ev.DeliveryID, timestamp, body))
 	}
-	// A receiver may have closed a kept-alive connection meanwhile. Sending again
-	// on another one at once is right here: webhook-id is the idempotency key.
-	h.header[headerIdempotencyKey] = nil
-	req.Header = h.header
-	setBody(req, body)
+	req.body = body
 	return req, nil
-}
-
-// setBody gives the request its body. The types are ones that net/http knows to
-// be in memory: only then do headers and body leave in one write.
-func setBody(req *http.Request, body []byte) {
-	if len(body) == 0 {
-		req.Body = http.NoBody // sends Content-Length: 0
-		return
-	}
-	req.Body = io.NopCloser(bytes.NewReader(body))
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	req.ContentLength = int64(len(body))
-}
-
-// headerSet is a header under construction. The lists of values are cut from
-// one array.
-type headerSet struct {
-	header http.Header
-	values []string
-}
-
-// headersOfOurs is how many headers the sink may set by itself.
-const headersOfOurs = 13
-
-func newHeaderSet(others int) headerSet {
-	return headerSet{header: make(http.Header, 8), values: make([]string, 0, headersOfOurs+others)}
-}
-
-// set sets a header; an empty value sets none.
-func (h *headerSet) set(name, value string) {
-	if value == "" {
-		return
-	}
-	h.values = append(h.values, value)
-	end := len(h.values)
-	h.header[name] = h.values[end-1 : end : end]
-}
-
-// apply sets a configured header, or removes it when its value is empty.
-func (h *headerSet) apply(req *http.Request, f field) {
-	switch {
-	case f.name == headerHost:
-		req.Host = f.value
-	case f.value != "":
-		h.set(f.name, f.value)
-	case f.name == headerUserAgent:
-		h.header[headerUserAgent] = []string{""} // else net/http sends its own
-	default:
-		delete(h.header, f.name)
-	}
-}
-
-// setCloudEvent sets the attributes of the binary content mode. The content type
-// is the attribute datacontenttype.
-func (h *headerSet) setCloudEvent(ev *sink.Event) {
-	h.set(ceSpecVersion, ceVersion)
-	h.set(ceID, percentEncoded(ev.ID))
-	h.set(ceSource, percentEncoded("/"+ev.Source))
-	h.set(ceType, percentEncoded(ev.Type))
-	h.set(ceSubject, percentEncoded(ev.Subject))
-	if !ev.Time.IsZero() {
-		h.set(ceTime, ev.Time.UTC().Format(time.RFC3339Nano))
-	}
 }
 
 func basicAuthorization(user, password string) string {

@@ -35,7 +35,7 @@ func TestSignatureVector(t *testing.T) {
 func TestSignatureVectorOnTheWire(t *testing.T) {
 	r := newReceiver(t, nil)
 	w, err := newWebhook(withDefaults(Config{URL: sink.NewSecret(r.URL), SigningSecrets: []sink.Secret{sink.NewSecret(vectorSecret)}}),
-		func() time.Time { return time.Unix(vectorTimestamp, 999e6) })
+		func() time.Time { return time.Unix(vectorTimestamp, 999e6) }, newTransport)
 	if err != nil {
 		t.Fatal(err)
 	}

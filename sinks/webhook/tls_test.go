@@ -222,7 +222,7 @@ func TestTLSFilesThatChange(t *testing.T) {
 	w, err := newWebhook(withDefaults(Config{
 		URL: sink.NewSecret(r.URL),
 		TLS: &TLS{CAFile: sink.Path(caFile), CertFile: sink.Path(certFile), KeyFile: sink.Path(keyFile)},
-	}), func() time.Time { return now })
+	}), func() time.Time { return now }, newTransport)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +337,7 @@ func TestConnectionsThatBreakAreNotCounted(t *testing.T) {
 				TLS: &TLS{CAFile: sink.Path(writePEM(t, "CERTIFICATE", ca.certificate.Raw)), ServerName: "receiver.test"},
 			})
 			const limit = 4
-			w.client.transport.Load().MaxConnsPerHost = limit
+			w.transport.(*netHTTP).transport.Load().MaxConnsPerHost = limit
 			ctx, cancel := deadline(t, 20*time.Second)
 			defer cancel()
 			for range 30 {

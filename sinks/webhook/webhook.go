@@ -13,7 +13,7 @@ import (
 // webhook is an open sink.
 type webhook struct {
 	requests    *requests
-	client      *client
+	transport   transport
 	finalStatus []int
 	now         func() time.Time
 	responses   *sink.Counter
@@ -32,10 +32,11 @@ func open(_ context.Context, c Config) (sink.Sink, error) {
 	// net/http logs what a receiver sends out of turn, word for word, and nobody
 	// else here uses the standard logger.
 	log.SetOutput(io.Discard)
-	return newWebhook(c, time.Now)
+	return newWebhook(c, time.Now, newTransport)
 }
 
-func newWebhook(c Config, now func() time.Time) (*webhook, error) {
+// newWebhook makes the sink, with a transport of the given kind.
+func newWebhook[T transport](c Config, now func() time.Time, connect func(route, func() time.Time) (T, error)) (*webhook, error) {
 	s, err := c.resolve()
 	if err != nil {
 		return nil, err
@@ -44,7 +45,9 @@ func newWebhook(c Config, now func() time.Time) (*webhook, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := newClient(s.files, s.proxy, c.AllowLinkLocal, now)
+	transport, err := connect(route{
+		method: c.Method, target: s.target, proxy: s.proxy, files: s.files, allowLinkLocal: c.AllowLinkLocal,
+	}, now)
 	var wrong *settingError
 	if errors.As(err, &wrong) { // the files changed since resolve read them
 		return nil, sink.Invalid(wrong.path, wrong.summary, wrong.detail)
@@ -56,27 +59,27 @@ func newWebhook(c Config, now func() time.Time) (*webhook, error) {
 	for _, class := range classes() {
 		responses.Add(0, class)
 	}
-	return &webhook{requests: requests, client: client, finalStatus: c.FinalStatus, now: now, responses: responses}, nil
+	return &webhook{requests: requests, transport: transport, finalStatus: c.FinalStatus, now: now, responses: responses}, nil
 }
 
 // Deliver sends one event, once, and tells what the answer means.
 func (w *webhook) Deliver(ctx context.Context, ev sink.Event) error {
-	req, err := w.requests.build(ctx, &ev, w.now())
+	req, err := w.requests.build(&ev, w.now())
 	if err != nil {
 		return sink.Permanent(err)
 	}
-	res, err := w.client.roundTrip(req)
+	res, err := w.transport.roundTrip(ctx, req)
+	w.requests.release(req)
 	if err != nil {
 		w.responses.Inc(noAnswer)
 		return describeFailure(ctx, err)
 	}
-	w.responses.Inc(classOf(res.StatusCode))
-	outcome, wait := judge(res.StatusCode, res.Header.Get("Retry-After"), w.finalStatus, w.now())
-	drain(res)
+	w.responses.Inc(classOf(res.status))
+	outcome, wait := judge(res.status, res.retryAfter, w.finalStatus, w.now())
 	if outcome == sink.OutcomeDelivered {
 		return nil
 	}
-	failure := errors.New(statusText(res.StatusCode))
+	failure := errors.New(statusText(res.status))
 	switch outcome {
 	case sink.OutcomeRejected:
 		return sink.Permanent(failure)
@@ -93,10 +96,10 @@ func (w *webhook) Metrics() []sink.Metric { return []sink.Metric{w.responses} }
 // Check tells whether the TLS files can be used. It sends nothing: a receiver
 // may take any request for an event. Whether the receiver works shows in the
 // outcomes of the attempts.
-func (w *webhook) Check(context.Context) error { return w.client.check() }
+func (w *webhook) Check(context.Context) error { return w.transport.check() }
 
 // Close closes the connections.
 func (w *webhook) Close(context.Context) error {
-	w.client.close()
+	w.transport.close()
 	return nil
 }
