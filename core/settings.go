@@ -12,6 +12,7 @@ import (
 	"github.com/callbackd/callbackd/core/ingest"
 	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/core/queue"
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -21,6 +22,7 @@ func SourceSettings(s *config.Source) ingest.SourceSettings {
 		Type: s.Type, Name: s.Name, Path: s.Path, MaxBody: s.MaxBody, AllowFrom: s.AllowFrom,
 		RateLimit: (*ingest.Rate)(s.RateLimit),
 		EventType: s.EventType, Subject: s.Subject, Time: s.Time,
+		Dedupe:  (*ingest.Dedupe)(s.Dedupe),
 		Tencent: (*ingest.Tencent)(s.Tencent),
 		HMAC:    (*ingest.HMAC)(s.HMAC),
 	}
@@ -129,10 +131,25 @@ func (a countingAppender) Append(ctx context.Context, ev *event.Event, routes []
 	if err := a.Queue.Append(ctx, ev, routes); err != nil {
 		return fmt.Errorf("append event of source %q: %w", ev.Source, err)
 	}
+	a.count(routes)
+	return nil
+}
+
+// AppendOnce implements ingest.Appender.
+func (a countingAppender) AppendOnce(ctx context.Context, ev *event.Event, routes []event.Route, once event.Once) (first ulid.ULID, err error) {
+	if first, err = a.Queue.AppendOnce(ctx, ev, routes, once); err != nil {
+		return first, fmt.Errorf("append event of source %q: %w", ev.Source, err)
+	}
+	if first == ev.ID {
+		a.count(routes)
+	}
+	return first, nil
+}
+
+func (a countingAppender) count(routes []event.Route) {
 	for i := range routes {
 		if d := routes[i].Dead; d != nil {
 			a.metrics[routes[i].Sink].DeadLetter(d.Reason)
 		}
 	}
-	return nil
 }

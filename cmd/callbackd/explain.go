@@ -99,7 +99,7 @@ func (f *sampleFlags) event(cmd *cobra.Command, source *config.Source, file stri
 	if err != nil {
 		return nil, err
 	}
-	ev, refusal := accepting.Accept(request, netip.MustParseAddr("127.0.0.1"))
+	ev, _, refusal := accepting.Accept(request, netip.MustParseAddr("127.0.0.1"))
 	if refusal != nil {
 		return nil, fmt.Errorf("source %q would refuse it with %d: %s", source.Name, refusal.Code, refusal.Reason)
 	}

@@ -15,12 +15,17 @@ import (
 	"time"
 
 	"github.com/callbackd/callbackd/core/event"
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 type discard struct{}
 
 func (discard) Append(context.Context, *event.Event, []event.Route) error { return nil }
+
+func (discard) AppendOnce(_ context.Context, ev *event.Event, _ []event.Route, _ event.Once) (ulid.ULID, error) {
+	return ev.ID, nil
+}
 
 // nullWriter is a ResponseWriter that costs nothing.
 type nullWriter struct {

@@ -50,11 +50,11 @@ func (p *generic) describe(*callback) (description, *Refusal) {
 	return description{typ: p.name}, nil
 }
 
-func (p *generic) accepted(ev *event.Event) []byte {
+func (p *generic) accepted(_ *event.Event, id ulid.ULID) []byte {
 	const before, after = `{"id":"`, `"}`
 	out := make([]byte, len(before)+ulid.EncodedSize+len(after))
 	n := copy(out, before)
-	_ = ev.ID.MarshalTextTo(out[n : n+ulid.EncodedSize]) // fails only on a wrong length
+	_ = id.MarshalTextTo(out[n : n+ulid.EncodedSize]) // fails only on a wrong length
 	copy(out[n+ulid.EncodedSize:], after)
 	return out
 }

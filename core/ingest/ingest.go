@@ -2,7 +2,7 @@
 // kept, and answers each sender in the shape of its source.
 //
 // It promises: a success answer is given only after the Appender has kept the
-// event; whatever is refused is not kept; nothing that can hold a secret
+// event, or has found that an earlier one of the same callback is kept; whatever is refused is not kept; nothing that can hold a secret
 // (signatures, tokens, cookies, credentials) gets into an event or a log line;
 // every limit is finite; no request, however broken, ends the process.
 //
@@ -22,6 +22,7 @@ import (
 
 	"github.com/callbackd/callbackd/core/event"
 	"github.com/callbackd/callbackd/core/pipeline"
+	"github.com/oklog/ulid/v2"
 )
 
 // Router decides where an event goes.
@@ -38,6 +39,11 @@ type Appender interface {
 	// disk. On an error nothing is promised. The errors it is known for are
 	// queue.ErrFull, queue.ErrFailed and queue.ErrClosed.
 	Append(ctx context.Context, ev *event.Event, routes []event.Route) error
+	// AppendOnce is Append for a callback that may come several times: only the
+	// first event with the key is kept, for as long as the window. It returns the
+	// id of the first one: that of ev, or of an earlier one, which is on disk then.
+	// The key of an event without routes is kept too.
+	AppendOnce(ctx context.Context, ev *event.Event, routes []event.Route, once event.Once) (first ulid.ULID, err error)
 }
 
 // SourceSettings configures a Source.
@@ -60,6 +66,8 @@ type SourceSettings struct {
 	// type, subject and time not yet set. Time is RFC 3339, or Unix seconds or
 	// milliseconds.
 	EventType, Subject, Time pipeline.Text
+	// Dedupe says which callbacks are the same one again. Nil: none.
+	Dedupe *Dedupe
 	// Tencent is needed for "tencent_im".
 	Tencent *Tencent
 	// HMAC is for "http". Nil: callbacks are not verified.
@@ -70,6 +78,15 @@ type SourceSettings struct {
 type Rate struct {
 	PerSecond float64
 	Burst     int
+}
+
+// Dedupe says which callbacks are the same one again.
+type Dedupe struct {
+	// Key sees what EventType sees. Callbacks with the same key are the same one. A
+	// callback for which it is null or empty, or fails, is a new one.
+	Key pipeline.Text
+	// Window is how long a key is remembered after the first callback; above zero.
+	Window time.Duration
 }
 
 // Tencent configures a "tencent_im" source.

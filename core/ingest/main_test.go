@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/callbackd/callbackd/core/event"
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 )
@@ -29,7 +30,10 @@ type kept struct {
 	routes [][]event.Route
 	ctxErr error
 	err    error
-	hook   func(context.Context)
+
+	onces   map[string]ulid.ULID
+	windows []time.Duration
+	hook    func(context.Context)
 }
 
 func (k *kept) Append(ctx context.Context, ev *event.Event, routes []event.Route) error {
@@ -45,6 +49,26 @@ func (k *kept) Append(ctx context.Context, ev *event.Event, routes []event.Route
 	k.events = append(k.events, ev)
 	k.routes = append(k.routes, routes)
 	return nil
+}
+
+func (k *kept) AppendOnce(ctx context.Context, ev *event.Event, routes []event.Route, once event.Once) (ulid.ULID, error) {
+	k.mu.Lock()
+	first, again := k.onces[once.Key]
+	k.mu.Unlock()
+	if again {
+		return first, nil
+	}
+	if err := k.Append(ctx, ev, routes); err != nil {
+		return ulid.ULID{}, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.onces == nil {
+		k.onces = make(map[string]ulid.ULID)
+	}
+	k.onces[once.Key] = ev.ID
+	k.windows = append(k.windows, once.Window)
+	return ev.ID, nil
 }
 
 func (k *kept) count() int {

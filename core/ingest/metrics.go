@@ -17,6 +17,7 @@ type Metrics struct {
 	duration  *prometheus.HistogramVec
 	accepted  *prometheus.CounterVec
 	unrouted  *prometheus.CounterVec
+	duplicate *prometheus.CounterVec
 	matches   *prometheus.CounterVec
 }
 
@@ -40,19 +41,23 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		unrouted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "callbackd_events_unrouted_total", Help: "Accepted events that no pipeline matched.",
 		}, []string{"source"}),
+		duplicate: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "callbackd_events_duplicate_total", Help: "Callbacks that came again, and were not kept a second time.",
+		}, []string{"source"}),
 		matches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "callbackd_pipeline_matches_total", Help: "Accepted events that a pipeline matched.",
 		}, []string{"pipeline"}),
 	}
-	reg.MustRegister(m.callbacks, m.duration, m.accepted, m.unrouted, m.matches)
+	reg.MustRegister(m.callbacks, m.duration, m.accepted, m.unrouted, m.duplicate, m.matches)
 	return m
 }
 
 // sourceMetrics are the series of one source.
 type sourceMetrics struct {
-	callbacks          map[int]prometheus.Counter
-	duration           prometheus.Observer
-	accepted, unrouted prometheus.Counter
+	callbacks map[int]prometheus.Counter
+	duration  prometheus.Observer
+
+	accepted, unrouted, duplicate prometheus.Counter
 }
 
 // source returns the series of a source. They exist from then on, so that the
@@ -61,6 +66,7 @@ func (m *Metrics) source(name string, codes []int) *sourceMetrics {
 	s := m.requests(name, codes)
 	s.accepted = m.accepted.WithLabelValues(name)
 	s.unrouted = m.unrouted.WithLabelValues(name)
+	s.duplicate = m.duplicate.WithLabelValues(name)
 	return s
 }
 
@@ -88,4 +94,5 @@ func (m *Metrics) forgetSource(name string) {
 	m.duration.DeletePartialMatch(labels)
 	m.accepted.DeletePartialMatch(labels)
 	m.unrouted.DeletePartialMatch(labels)
+	m.duplicate.DeletePartialMatch(labels)
 }

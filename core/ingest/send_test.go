@@ -47,7 +47,7 @@ func TestASampleIsAcceptedByItsSource(t *testing.T) {
 			if r.URL.Path != c.settings.Path {
 				t.Errorf("path %q", r.URL.Path)
 			}
-			ev, refusal := source.Accept(r, netip.Addr{})
+			ev, _, refusal := source.Accept(r, netip.Addr{})
 			switch {
 			case c.refused != 0:
 				if refusal == nil || refusal.Code != c.refused {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/callbackd/callbackd/core/event"
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -132,7 +133,7 @@ func (s *Server) Use(sources []*Source, router Router, pipelines []string) error
 }
 
 // ServeHTTP answers a request. It does so with success only after the event was
-// kept, or was found to go nowhere.
+// kept, or was found to go nowhere, or to be kept already.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	using := s.using.Load()
@@ -151,60 +152,94 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		e.metrics.answered(code, time.Since(start))
 	}()
-	ev, routes, refusal := s.handle(using, e, r)
+	got, refusal := s.handle(using, e, r)
 	if refusal == nil {
 		code = e.success
-		s.write(w, code, e.source.protocol.accepted(ev))
+		s.write(w, code, e.source.protocol.accepted(got.event, got.first))
 	} else {
 		code = refusal.Code
 		s.refuse(w, e, refusal)
 	}
-	s.trace(r.Context(), e.source, ev, routes, code, start)
+	s.trace(r.Context(), e.source, got, code, start)
+}
+
+// handled is what came of a callback that was not refused.
+type handled struct {
+	event  *event.Event
+	routes []event.Route
+	// first is the id of the event that is kept. It is another one where the
+	// callback came before.
+	first ulid.ULID
 }
 
 // handle is the way from a request to a kept event.
-func (s *Server) handle(using *table, e *entry, r *http.Request) (*event.Event, []event.Route, *Refusal) {
+func (s *Server) handle(using *table, e *entry, r *http.Request) (got handled, refusal *Refusal) {
 	if n := s.inFlight.Add(1); n > int64(s.settings.MaxConnections) {
 		// Only HTTP/2 gets here: it has many requests on a connection.
 		s.inFlight.Add(-1)
-		return nil, nil, s.busy("too many callbacks come in at the same time: try again later")
+		return got, s.busy("too many callbacks come in at the same time: try again later")
 	}
 	defer s.inFlight.Add(-1)
 
 	if !slices.Contains(e.methods, r.Method) {
-		return nil, nil, refuse(http.StatusMethodNotAllowed, "callbacks come by "+strings.Join(e.methods, " or ")+" only")
+		return got, refuse(http.StatusMethodNotAllowed, "callbacks come by "+strings.Join(e.methods, " or ")+" only")
 	}
-	ev, refusal := e.source.Accept(r, s.proxies.sender(r))
+	ev, once, refusal := e.source.Accept(r, s.proxies.sender(r))
 	if refusal != nil {
-		return nil, nil, refusal
+		return got, refusal
 	}
 	routes := using.router.Route(event.NewView(ev))
-	if len(routes) > 0 {
-		// A sender that hangs up must not cancel what may have begun.
-		if err := s.appender.Append(context.WithoutCancel(r.Context()), ev, routes); err != nil {
-			s.outage.failed(s.logger, err)
-			return nil, nil, s.busy("the callback cannot be kept now: try again later")
+	first, err := s.keep(r.Context(), ev, routes, once)
+	if err != nil {
+		return got, s.busy("the callback cannot be kept now: try again later")
+	}
+	if first == ev.ID {
+		e.metrics.accepted.Inc()
+		if len(routes) == 0 {
+			e.metrics.unrouted.Inc()
 		}
-		s.outage.over(s.logger)
 		using.count(routes)
 	} else {
-		e.metrics.unrouted.Inc()
+		e.metrics.duplicate.Inc()
 	}
-	e.metrics.accepted.Inc()
-	return ev, routes, nil
+	return handled{ev, routes, first}, nil
+}
+
+// keep keeps the event, unless there is nothing to keep, and returns the id of the
+// one that is kept. It notes whether that is possible.
+func (s *Server) keep(ctx context.Context, ev *event.Event, routes []event.Route, once event.Once) (first ulid.ULID, err error) {
+	first = ev.ID
+	if len(routes) == 0 && once.Key == "" {
+		return first, nil
+	}
+	ctx = context.WithoutCancel(ctx) // a sender that hangs up must not cancel what may have begun
+	if once.Key != "" {
+		first, err = s.appender.AppendOnce(ctx, ev, routes, once)
+	} else {
+		err = s.appender.Append(ctx, ev, routes)
+	}
+	if err != nil {
+		s.outage.failed(s.logger, err)
+		return first, err
+	}
+	s.outage.over(s.logger)
+	return first, nil
 }
 
 // count counts the pipelines that matched. The routes of one are next to each
-// other; those of a match that failed are dead from the start.
+// other. Those of a match that failed are dead from the start; one whose sink's
+// order_by failed is too, but says nothing of the others.
 func (t *table) count(routes []event.Route) {
+	counted := "" // no pipeline has this name
 	for i := range routes {
-		if i > 0 && routes[i].Pipeline == routes[i-1].Pipeline {
+		if routes[i].Pipeline == counted {
 			continue
 		}
 		if dead := routes[i].Dead; dead != nil && dead.Reason == event.ReasonRoute {
 			continue
 		}
-		if c := t.matches[routes[i].Pipeline]; c != nil {
+		counted = routes[i].Pipeline
+		if c := t.matches[counted]; c != nil {
 			c.Inc()
 		}
 	}
@@ -249,7 +284,7 @@ func (s *Server) recovered(p any, src *Source) {
 }
 
 // trace writes the debug line of a callback.
-func (s *Server) trace(ctx context.Context, src *Source, ev *event.Event, routes []event.Route, code int, start time.Time) {
+func (s *Server) trace(ctx context.Context, src *Source, got handled, code int, start time.Time) {
 	if !s.logger.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
@@ -258,14 +293,17 @@ func (s *Server) trace(ctx context.Context, src *Source, ev *event.Event, routes
 		slog.Int("code", code),
 		slog.Duration("took", time.Since(start)),
 	}
-	if ev != nil {
+	if ev := got.event; ev != nil {
 		attrs = append(attrs,
 			slog.String("event", ev.ID.String()),
 			slog.String("type", ev.Type),
 			slog.String("remote_addr", ev.RemoteAddr),
 			slog.Int("body_bytes", len(ev.Body)),
-			slog.Int("deliveries", len(routes)),
+			slog.Int("deliveries", len(got.routes)),
 		)
+		if got.first != ev.ID {
+			attrs = append(attrs, slog.String("duplicate_of", got.first.String()))
+		}
 	}
 	s.logger.LogAttrs(ctx, slog.LevelDebug, "callback answered", attrs...)
 }

@@ -66,9 +66,12 @@ func TestMetrics(t *testing.T) {
 		{Pipeline: "a", Sink: "y"},
 		{Pipeline: "b", Sink: "x", Dead: &event.Death{Reason: event.ReasonRoute}},
 		{Pipeline: "c", Sink: "x"},
+		{Pipeline: "d", Sink: "x", Dead: &event.Death{Reason: event.ReasonRoute}}, // only the order_by of its sink failed
+		{Pipeline: "d", Sink: "y"},
+		{Pipeline: "d", Sink: "z"},
 	}
 	rig := newRig(t, testSettings(), routes, httpSource(), tencentSource())
-	if err := rig.Use(sourcesOf(rig), routes, []string{"a", "b", "c"}); err != nil {
+	if err := rig.Use(sourcesOf(rig), routes, []string{"a", "b", "c", "d"}); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -92,7 +95,8 @@ callbackd_events_accepted_total{source="ci"} 3`)
 	expectMetrics(t, rig, "callbackd_events_unrouted_total", "")
 	expectMetrics(t, rig, "callbackd_pipeline_matches_total", `
 callbackd_pipeline_matches_total{pipeline="a"} 3
-callbackd_pipeline_matches_total{pipeline="c"} 3`)
+callbackd_pipeline_matches_total{pipeline="c"} 3
+callbackd_pipeline_matches_total{pipeline="d"} 3`)
 
 	// All series exist before anything happens to them.
 	if n := testutil.CollectAndCount(rig.metrics.callbacks); n != 10+11+1 {
@@ -107,7 +111,7 @@ callbackd_pipeline_matches_total{pipeline="c"} 3`)
 		t.Fatal(err)
 	}
 	for vec, want := range map[prometheus.Collector]int{
-		rig.metrics.callbacks: 1, rig.metrics.duration: 1, rig.metrics.accepted: 0, rig.metrics.unrouted: 0, rig.metrics.matches: 1,
+		rig.metrics.callbacks: 1, rig.metrics.duration: 1, rig.metrics.accepted: 0, rig.metrics.unrouted: 0, rig.metrics.duplicate: 0, rig.metrics.matches: 1,
 	} {
 		if n := testutil.CollectAndCount(vec); n != want {
 			t.Errorf("%d series stay, want %d", n, want)

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/callbackd/callbackd/core/event"
 	"github.com/callbackd/callbackd/core/pipeline"
+	"github.com/oklog/ulid/v2"
 	"golang.org/x/time/rate"
 )
 
@@ -33,8 +35,11 @@ type Source struct {
 	headers  *names
 	query    *names
 	logger   *slog.Logger
-	// complained is set once an expression of the source has failed.
-	complained atomic.Bool
+	// keyPrefix begins the keys of the source, so that no other has them.
+	keyPrefix string
+	// complained is set once an expression of the source has failed, keyless once
+	// the key of dedupe has.
+	complained, keyless atomic.Bool
 }
 
 // protocol is what the types of sources differ in.
@@ -49,8 +54,9 @@ type protocol interface {
 	verify(c *callback) *Refusal
 	// describe says what the callback is about.
 	describe(c *callback) (description, *Refusal)
-	// accepted is the JSON that the sender of ev is answered.
-	accepted(ev *event.Event) []byte
+	// accepted is the JSON that the sender of ev is answered. id is that of the
+	// event that is kept: of ev, or of an earlier one that is the same callback.
+	accepted(ev *event.Event, id ulid.ULID) []byte
 	// refused is the JSON that says why a callback was refused.
 	refused(reason string) []byte
 }
@@ -102,6 +108,13 @@ func (s *Source) configure() error {
 		}
 		s.limiter = rate.NewLimiter(rate.Limit(r.PerSecond), r.Burst)
 	}
+	if d := s.settings.Dedupe; d != nil {
+		if d.Key == nil || d.Window <= 0 {
+			return fmt.Errorf("dedupe has no key, or its window of %v is not above zero", d.Window)
+		}
+		name := s.settings.Name
+		s.keyPrefix = string(binary.AppendUvarint(nil, uint64(len(name)))) + name
+	}
 	signature := ""
 	switch s.settings.Type {
 	case "tencent_im":
@@ -136,28 +149,27 @@ func (s *Source) Name() string { return s.settings.Name }
 func (s *Source) Path() string { return s.settings.Path }
 
 // Accept turns a request into an event, or says why not: a bounded read,
-// verification, derivation. Exactly one of the two is nil. sender is the address
-// that the callback came from, the zero Addr where it is not known. Nothing is
-// kept yet.
-func (s *Source) Accept(r *http.Request, sender netip.Addr) (*event.Event, *Refusal) {
+// verification, derivation. Either the event or the refusal is nil. once has a key
+// where the callback is one that may come again. sender is the address that the
+// callback came from, the zero Addr where it is not known. Nothing is kept yet.
+func (s *Source) Accept(r *http.Request, sender netip.Addr) (ev *event.Event, once event.Once, refusal *Refusal) {
 	if len(s.settings.AllowFrom) > 0 && !networks(s.settings.AllowFrom).contain(sender) {
-		return nil, refuse(http.StatusForbidden, "callbacks are not taken from this address")
+		return nil, once, refuse(http.StatusForbidden, "callbacks are not taken from this address")
 	}
 	c := &callback{request: r, query: parseQuery(r.URL.RawQuery), now: time.Now()}
 	if refusal := s.protocol.check(c); refusal != nil {
-		return nil, refusal
+		return nil, once, refusal
 	}
-	var refusal *Refusal
 	if c.body, refusal = readBody(r, s.settings.MaxBody); refusal != nil {
-		return nil, refusal
+		return nil, once, refusal
 	}
 	if refusal := s.protocol.verify(c); refusal != nil {
-		return nil, refusal
+		return nil, once, refusal
 	}
 	if refusal := s.spend(c.now); refusal != nil {
-		return nil, refusal
+		return nil, once, refusal
 	}
-	ev := &event.Event{
+	ev = &event.Event{
 		ID:          s.ids.next(c.now),
 		Source:      s.settings.Name,
 		Accepted:    c.now.UTC().Round(0), // without the monotonic clock
@@ -168,10 +180,10 @@ func (s *Source) Accept(r *http.Request, sender netip.Addr) (*event.Event, *Refu
 	if sender.IsValid() {
 		ev.RemoteAddr = sender.String()
 	}
-	if refusal := s.describe(c, ev); refusal != nil {
-		return nil, refusal
+	if once, refusal = s.describe(c, ev); refusal != nil {
+		return nil, once, refusal
 	}
-	return ev, nil
+	return ev, once, nil
 }
 
 // spend takes one callback from the rate limit.
@@ -187,15 +199,17 @@ func (s *Source) spend(now time.Time) *Refusal {
 	}
 }
 
-// describe sets query, type, subject and time of the event.
-func (s *Source) describe(c *callback, ev *event.Event) *Refusal {
+// describe sets query, type, subject and time of the event, and derives its key.
+func (s *Source) describe(c *callback, ev *event.Event) (once event.Once, refusal *Refusal) {
 	d, refusal := s.protocol.describe(c)
 	if refusal != nil {
-		return refusal
+		return once, refusal
 	}
 	ev.Query = s.query.query(c.query.pairs)
-	if s.settings.EventType != nil || s.settings.Subject != nil || s.settings.Time != nil {
-		s.override(&d, event.NewView(ev), c.now)
+	if s.settings.EventType != nil || s.settings.Subject != nil || s.settings.Time != nil || s.settings.Dedupe != nil {
+		view := event.NewView(ev)
+		s.override(&d, view, c.now)
+		once = s.once(view)
 	}
 	ev.Type = validText(d.typ)
 	if len(d.subject) <= maxSubjectLen {
@@ -205,7 +219,25 @@ func (s *Source) describe(c *callback, ev *event.Event) *Refusal {
 	if ev.Time.IsZero() {
 		ev.Time = ev.Accepted.Truncate(time.Millisecond)
 	}
-	return nil
+	return once, nil
+}
+
+// once derives the key of a callback; empty where it counts as a new one.
+func (s *Source) once(view *event.View) event.Once {
+	if s.settings.Dedupe == nil {
+		return event.Once{}
+	}
+	key, _, err := s.settings.Dedupe.Key(view)
+	if err != nil {
+		if s.keyless.CompareAndSwap(false, true) {
+			s.logger.Warn("the key of dedupe fails; such callbacks are kept however often they come", "event", view.Event.ID.String())
+		}
+		return event.Once{}
+	}
+	if key == "" {
+		return event.Once{}
+	}
+	return event.Once{Key: s.keyPrefix + key, Window: s.settings.Dedupe.Window}
 }
 
 // override puts what the source's expressions say into d.

@@ -13,6 +13,7 @@ import (
 	"unsafe"
 
 	"github.com/callbackd/callbackd/core/event"
+	"github.com/oklog/ulid/v2"
 	"github.com/tidwall/gjson"
 )
 
@@ -136,7 +137,7 @@ func (p *tencentIM) describe(c *callback) (description, *Refusal) {
 	return d, nil
 }
 
-func (p *tencentIM) accepted(ev *event.Event) []byte {
+func (p *tencentIM) accepted(ev *event.Event, _ ulid.ULID) []byte {
 	command, _ := ev.Query.Get(queryCommand)
 	if command == "" {
 		command = ev.Type

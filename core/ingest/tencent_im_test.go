@@ -353,7 +353,7 @@ func FuzzTencentAccept(f *testing.F) {
 		for path, e := range entries {
 			req := post(path, string(body))
 			req.URL.RawQuery = query
-			ev, refusal := e.source.Accept(req, netip.Addr{})
+			ev, _, refusal := e.source.Accept(req, netip.Addr{})
 			if (ev == nil) == (refusal == nil) {
 				t.Fatalf("event %v, refusal %v", ev, refusal)
 			}
@@ -367,8 +367,8 @@ func FuzzTencentAccept(f *testing.F) {
 				t.Fatalf("accepted without a signature: %q", query)
 			}
 			checkEvent(t, ev)
-			if !json.Valid(e.source.protocol.accepted(ev)) {
-				t.Fatalf("the answer is not JSON: %s", e.source.protocol.accepted(ev))
+			if !json.Valid(e.source.protocol.accepted(ev, ev.ID)) {
+				t.Fatalf("the answer is not JSON: %s", e.source.protocol.accepted(ev, ev.ID))
 			}
 		}
 	})
