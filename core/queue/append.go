@@ -48,7 +48,7 @@ func (c *committer) refuses(r *appendRequest, now time.Time) error {
 	for i := range r.routes {
 		s := c.q.sink(r.routes[i].Sink)
 		bounds := s.bounds.Load()
-		if r.routes[i].Dead == nil && bounds != nil && bounds.WhenFull == RefuseNew && c.over(s, r) > 0 {
+		if r.routes[i].Dead == nil && bounds != nil && bounds.WhenFull == RefuseNew && c.over(s, bounds, r) > 0 {
 			c.room.backlogFull(s.name, "refuse", bounds.MaxBacklog, now)
 			return fmt.Errorf("%w: %s", ErrFull, overflow(s.name, bounds.MaxBacklog))
 		}
@@ -57,8 +57,7 @@ func (c *committer) refuses(r *appendRequest, now time.Time) error {
 }
 
 // over is by how many bytes a delivery of r would exceed the backlog of s.
-func (c *committer) over(s *sink, r *appendRequest) int64 {
-	bounds := s.bounds.Load()
+func (c *committer) over(s *sink, bounds *Limits, r *appendRequest) int64 {
 	if bounds == nil || bounds.MaxBacklog <= 0 {
 		return 0
 	}
@@ -115,8 +114,8 @@ func (c *committer) keepDelivery(b *pebble.Batch, r *appendRequest, i int, seq u
 	if rt.Dead != nil {
 		return true, c.deadFromStart(b, s, ch, d, *rt.Dead, now)
 	}
-	if over := c.over(s, r); over > 0 {
-		bounds := s.bounds.Load()
+	bounds := s.bounds.Load() // they may be others in a moment
+	if over := c.over(s, bounds, r); over > 0 {
 		if bounds.WhenFull != DropOldest {
 			c.room.backlogFull(s.name, "dead_letter", bounds.MaxBacklog, now)
 			return true, c.deadFromStart(b, s, ch, d, event.Death{Reason: event.ReasonOverflow, Error: overflow(s.name, bounds.MaxBacklog)}, now)

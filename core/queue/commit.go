@@ -254,6 +254,7 @@ func (c *committer) build(b *pebble.Batch, g *group) error {
 		}
 		r := sinkRecord{counts: ch.counts, dead: ch.dead}
 		r.fresh, r.delayed, r.age = s.marks(ch)
+		s.announce(ch)
 		if err := c.set(b, appendSinkKey(c.key[:0], spaceSink, s.id), appendSink(c.value[:0], r)); err != nil {
 			return err
 		}

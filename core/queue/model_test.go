@@ -442,9 +442,15 @@ func (m *machine) Check(t *rapid.T) {
 	}
 }
 
+// fataler is a test, of rapid or not.
+type fataler interface {
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // readAll reads the whole store, and checks that it is consistent in itself:
 // references, counters, bytes, low-water marks.
-func readAll(t *rapid.T, q *Embedded) map[modelKey]modelDelivery {
+func readAll(t fataler, q *Embedded) map[modelKey]modelDelivery {
 	names, err := q.readNames()
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,10 @@ import (
 // in several commits.
 const maxDeadEdit = 512
 
+// maxDeadBytes bounds the events that one commit reads because it changes or removes
+// dead letters; the last one may exceed it. Others wait for that commit.
+const maxDeadBytes = 8 << 20
+
 // pruneMost is how many dead letters a commit removes at most because there are
 // too many bytes of them.
 const pruneMost = 256
@@ -131,66 +135,64 @@ func (c *committer) discardOldest(b *pebble.Batch, s *sink, most int, want func(
 
 // Redrive implements Queue.
 func (q *Embedded) Redrive(ctx context.Context, letters []DeadKey) (found int, err error) {
-	full := ""
-	n, err := q.editDead(ctx, letters, func(c *committer, b *pebble.Batch, s *sink, pos position, now time.Time) (bool, error) {
-		if full != "" {
-			return false, nil
-		}
+	return q.editDead(ctx, letters, func(c *committer, b *pebble.Batch, s *sink, pos position, now time.Time) (*delivery, error) {
 		ch := c.changesOf(s)
-		bounds := s.bounds.Load()
-		if bounds != nil && bounds.MaxBacklog > 0 && ch.counts.bytes >= bounds.MaxBacklog {
-			full = overflow(s.name, bounds.MaxBacklog)
-			return false, nil
+		if bounds := s.bounds.Load(); bounds != nil && bounds.MaxBacklog > 0 && ch.counts.bytes >= bounds.MaxBacklog {
+			c.room.backlogFull(s.name, "stop redriving", bounds.MaxBacklog, now)
+			return nil, errNoRoom
 		}
 		d, err := c.unbury(b, s, ch, pos)
 		if d == nil || err != nil {
-			return false, err
+			return nil, err
 		}
 		ch.counts.bytes += int64(d.eventLen)
-		return true, c.addDelayed(b, s, ch, &delivery{
+		return d, c.addDelayed(b, s, ch, &delivery{
 			pos:   position{at: dueNanos(now), seq: pos.seq, index: pos.index},
 			since: now, eventLen: d.eventLen,
 		}, "")
 	})
-	if err == nil && full != "" {
-		err = fmt.Errorf("%w: %s", ErrFull, full)
-	}
-	return n, err
 }
 
 // Discard implements Queue.
 func (q *Embedded) Discard(ctx context.Context, letters []DeadKey) (found int, err error) {
-	return q.editDead(ctx, letters, func(c *committer, b *pebble.Batch, s *sink, pos position, _ time.Time) (bool, error) {
+	return q.editDead(ctx, letters, func(c *committer, b *pebble.Batch, s *sink, pos position, _ time.Time) (*delivery, error) {
 		d, err := c.unbury(b, s, c.changesOf(s), pos)
 		if d == nil || err != nil {
-			return false, err
+			return nil, err
 		}
-		return true, c.release(b, d)
+		return d, c.release(b, d)
 	})
 }
 
-// editDead calls do with each of the dead letters, each once, and counts those that
-// it found.
+// errNoRoom ends an editDead before a dead letter.
+var errNoRoom = errors.New("no room")
+
+// editDead calls do with each of the dead letters, each once in a commit, until it
+// says errNoRoom, and counts those that it found: do returns them.
 func (q *Embedded) editDead(ctx context.Context, letters []DeadKey,
-	do func(c *committer, b *pebble.Batch, s *sink, pos position, now time.Time) (bool, error),
+	do func(c *committer, b *pebble.Batch, s *sink, pos position, now time.Time) (*delivery, error),
 ) (found int, err error) {
 	for len(letters) > 0 {
-		page := letters[:min(len(letters), maxDeadEdit)]
-		letters = letters[len(page):]
-		n := 0
+		done, n, full := 0, 0, false
 		err := q.edit(ctx, func(c *committer, b *pebble.Batch, now time.Time) error {
-			seen := make(map[DeadKey]bool, len(page))
-			for _, k := range page {
+			seen := make(map[DeadKey]bool)
+			for size := 0; done < min(len(letters), maxDeadEdit) && size < maxDeadBytes; done++ {
+				k := letters[done]
 				s := q.knownSink(k.Sink)
 				if s == nil || s.id == 0 || seen[k] {
 					continue
 				}
 				seen[k] = true
-				ok, err := do(c, b, s, k.position(), now)
+				d, err := do(c, b, s, k.position(), now)
+				if errors.Is(err, errNoRoom) {
+					full = true
+					return nil
+				}
 				if err != nil {
 					return err
 				}
-				if ok {
+				if d != nil {
+					size += d.eventLen
 					n++
 				}
 			}
@@ -200,6 +202,10 @@ func (q *Embedded) editDead(ctx context.Context, letters []DeadKey,
 			return found, err
 		}
 		found += n
+		if full {
+			break
+		}
+		letters = letters[done:]
 	}
 	return found, nil
 }

@@ -207,8 +207,21 @@ func (s *sink) firstFresh() *delivery {
 	return s.fresh[s.freshHead]
 }
 
+// announce holds what a commit adds to those to be tried again, before it is in the
+// store: a taker that reads it from there leaves it to publish.
+func (s *sink) announce(c *changes) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range c.delayed {
+		if s.held[d.key()] == nil { // else its settlement holds it
+			s.held[d.key()] = d
+		}
+	}
+}
+
 func (s *sink) addDelayed(d *delivery) {
 	if !d.pos.less(s.delayedNext) {
+		delete(s.held, d.key())
 		if s.reading {
 			s.readCeiling = earlier(s.readCeiling, d.pos)
 		}
@@ -529,7 +542,7 @@ func (s *sink) tookDelayed(ds []*delivery, from, next position) {
 	}
 	next = earlier(next, s.readCeiling)
 	for _, d := range ds {
-		// One that is held is about to be published, from its settlement.
+		// One that is held is about to be published.
 		if s.held[d.key()] == nil && d.pos.less(next) {
 			s.held[d.key()] = d
 			s.delayed.push(d)
