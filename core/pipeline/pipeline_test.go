@@ -220,3 +220,22 @@ func BenchmarkRoute(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRouteAmong is what an event costs that one of so many pipelines wants.
+func BenchmarkRouteAmong(b *testing.B) {
+	for _, n := range []int{1, 100, 1000, 10_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			asked := 0
+			var pipelines []pipeline.Pipeline
+			for i := range n {
+				pipelines = append(pipelines, guardedByType(strconv.Itoa(i), strconv.Itoa(i), &asked))
+			}
+			table := pipeline.NewTable(pipelines, nil)
+			v := event.NewView(&event.Event{Source: "a", Type: "0"})
+			b.ReportAllocs()
+			for b.Loop() {
+				table.Route(v)
+			}
+		})
+	}
+}
