@@ -1,0 +1,5 @@
+//go:build race
+
+package redrive_test
+
+func init() { manyLetters = 10_000 }
