@@ -341,31 +341,6 @@ func testHeadersThatCannotBeSent(t *testing.T, openSink opener) {
 	}
 }
 
-func FuzzHeaders(f *testing.F) {
-	f.Add("X-A", "1")
-	f.Add("host", "a:1")
-	f.Add("x\r\n", "a\r\nb")
-	f.Add("Content-Length", "5")
-	f.Fuzz(func(t *testing.T, name, value string) {
-		fields, err := headerRules{formatBody}.compile(map[string]string{name: value})
-		if err != nil {
-			return
-		}
-		// What was let through must be written as exactly one line.
-		req := &request{}
-		req.apply(fields[0])
-		connection := &connection{}
-		(&plain{start: "POST / HTTP/1.1\r\nHost: ", host: "receiver"}).write(connection, req)
-		want := 4 + len(req.fields) // first line, host, length, end
-		if lines := bytes.Count(connection.head, []byte("\n")); lines != want || bytes.Count(connection.head, []byte("\r")) != want {
-			t.Fatalf("%q: %q was written as %q", name, value, connection.head)
-		}
-		if _, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(connection.head))); err != nil {
-			t.Fatalf("%q: %q was written as %q: %v", name, value, connection.head, err)
-		}
-	})
-}
-
 func TestStatusOfRealAnswers(t *testing.T) { overEachTransport(t, testStatusOfRealAnswers) }
 
 func testStatusOfRealAnswers(t *testing.T, openSink opener) {
