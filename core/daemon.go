@@ -17,6 +17,7 @@ import (
 	"github.com/callbackd/callbackd/core/ingest"
 	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/core/queue"
+	"github.com/callbackd/callbackd/core/redrive"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
@@ -36,6 +37,7 @@ type Daemon struct {
 	logger  *slog.Logger
 
 	queue  *queue.Embedded
+	jobs   *redrive.Jobs
 	sinks  []*sinkRunner
 	ingest *ingest.Server
 	admin  *admin.Server
@@ -78,6 +80,11 @@ func New(ctx context.Context, cfg *config.Config, build Build, logger *slog.Logg
 		return nil, err
 	}
 	registry.MustRegister(admin.NewQueueCollector(d.queue.Stats))
+	deadLetterMetrics := redrive.NewMetrics(registry)
+	deadLetterMetrics.Use(sinkNames(cfg))
+	if d.jobs, err = redrive.New(ctx, d.queue, deadLetterMetrics, logger); err != nil {
+		return nil, err
+	}
 
 	pipelines := make(map[string]*pipeline.Pipeline, len(cfg.Pipelines))
 	for i := range cfg.Pipelines {
@@ -107,6 +114,7 @@ func New(ctx context.Context, cfg *config.Config, build Build, logger *slog.Logg
 	d.admin, err = admin.New(admin.Settings{
 		Address: cfg.Admin.Address, WebConfigFile: cfg.Admin.WebConfigFile,
 		NotReady: d.notReady, Status: d.status, Registry: registry, Logger: logger,
+		DeadLetters: &admin.DeadLetters{Queue: d.queue, Jobs: d.jobs, Mask: mask.text},
 	})
 	return d, err
 }
@@ -201,6 +209,7 @@ func (d *Daemon) run(outside context.Context, ready func()) (err error) {
 	for _, s := range d.sinks {
 		work.add(s.deliver)
 	}
+	work.add(d.jobs.Run)
 	work.add(func(ctx context.Context) error { return d.ingest.Run(ctx, d.callbacks) })
 	ready()
 

@@ -58,6 +58,14 @@ func pipelineNames(cfg *config.Config) []string {
 	return out
 }
 
+func sinkNames(cfg *config.Config) []string {
+	out := make([]string, 0, len(cfg.Sinks))
+	for i := range cfg.Sinks {
+		out = append(out, cfg.Sinks[i].Name)
+	}
+	return out
+}
+
 // orders returns the order_by of the sinks that have one.
 func orders(cfg *config.Config) map[string]pipeline.Text {
 	out := make(map[string]pipeline.Text)

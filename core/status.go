@@ -14,7 +14,7 @@ func (d *Daemon) status() admin.Status {
 		Version: d.build.Version, Revision: d.build.Revision, Started: d.started,
 		Ready: len(notReady) == 0, NotReady: notReady,
 		Queue: admin.QueueStatus{Bytes: stats.Bytes, LimitBytes: stats.LimitBytes},
-		Sinks: d.sinkStates(),
+		Sinks: d.sinkStates(), NotConfigured: admin.NotConfigured(stats),
 	}
 	for i := range out.Sinks {
 		s := &out.Sinks[i]

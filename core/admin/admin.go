@@ -1,10 +1,11 @@
-// Package admin serves what people and Prometheus look at: metrics, health, and
-// what each sink is doing.
+// Package admin serves what people and Prometheus look at: metrics, health, what
+// each sink is doing, and the dead letters, of which it also takes orders.
 //
-// It promises to answer while everything else is down, and to take no orders
-// from a web page of somebody else's (DNS rebinding, cross-site requests). It
-// only reads: it must not know how events are received, stored or delivered
-// beyond the figures they give.
+// It promises to answer while everything else is down, to take no orders from a
+// web page of somebody else's (DNS rebinding, cross-site requests), to show no
+// secret of the configuration, and no body or header but of the dead letter that
+// was asked for. It must not know how events are received, stored or delivered, nor
+// how an order is carried out.
 package admin
 
 import (
@@ -50,6 +51,8 @@ type Settings struct {
 	NotReady func() []string
 	// Status tells what the daemon is doing.
 	Status func() Status
+	// DeadLetters serves the dead letters. Nil: they are not served.
+	DeadLetters *DeadLetters
 	// Registry is what /metrics shows.
 	Registry *prometheus.Registry
 	Logger   *slog.Logger
@@ -69,6 +72,7 @@ func New(s Settings) (*Server, error) {
 			{Address: "/-/healthy", Text: "Health", Description: "the process answers"},
 			{Address: "/-/ready", Text: "Readiness", Description: "the queue is open and every sink has been configured"},
 			{Address: "/api/v1/status", Text: "Status", Description: "what each sink is doing, as JSON"},
+			{Address: "/api/v1/deadletters/summary", Text: "Dead letters", Description: "how many, by sink and reason, as JSON"},
 		},
 	})
 	if err != nil {
@@ -93,6 +97,9 @@ func New(s Settings) (*Server, error) {
 		fmt.Fprintln(w, "callbackd is ready.")
 	})
 	mux.HandleFunc("GET /api/v1/status", serveStatus(s.Status))
+	if s.DeadLetters != nil {
+		s.DeadLetters.routes(mux)
+	}
 	mux.Handle("GET /{$}", landing)
 	return &Server{
 		webConfigFile: s.WebConfigFile,

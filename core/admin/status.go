@@ -1,10 +1,12 @@
 package admin
 
 import (
-	"encoding/json"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/callbackd/callbackd/core/queue"
 	"github.com/callbackd/callbackd/plugins/host"
 )
 
@@ -19,6 +21,38 @@ type Status struct {
 	NotReady []string     `json:"not_ready,omitempty"`
 	Queue    QueueStatus  `json:"queue"`
 	Sinks    []SinkStatus `json:"sinks"`
+	// NotConfigured are sinks that have left the configuration, and that something
+	// is kept for.
+	NotConfigured []NotConfiguredSink `json:"not_configured,omitempty"`
+}
+
+// NotConfiguredSink is what is kept for a sink that is not in the configuration.
+// Its deliveries are orphans: they wait for it to come back, or for an operator.
+type NotConfiguredSink struct {
+	Name        string `json:"name"`
+	Pending     int64  `json:"pending"`
+	InFlight    int64  `json:"in_flight"`
+	Delayed     int64  `json:"delayed"`
+	DeadLetters int64  `json:"dead_letters"`
+	// OldestPendingSeconds is the age of the oldest delivery.
+	OldestPendingSeconds float64 `json:"oldest_pending_seconds"`
+}
+
+// NotConfigured finds the sinks that have left the configuration, by name.
+func NotConfigured(stats queue.Stats) []NotConfiguredSink {
+	var out []NotConfiguredSink
+	for name, s := range stats.Sinks {
+		if s.Configured || s.Pending+s.InFlight+s.Delayed+s.Dead == 0 {
+			continue
+		}
+		n := NotConfiguredSink{Name: name, Pending: s.Pending, InFlight: s.InFlight, Delayed: s.Delayed, DeadLetters: s.Dead}
+		if !s.OldestPending.IsZero() {
+			n.OldestPendingSeconds = max(0, time.Since(s.OldestPending).Seconds())
+		}
+		out = append(out, n)
+	}
+	slices.SortFunc(out, func(a, b NotConfiguredSink) int { return strings.Compare(a.Name, b.Name) })
+	return out
 }
 
 // QueueStatus is what the queue holds as a whole.
@@ -69,10 +103,6 @@ type SinkStatus struct {
 // serveStatus answers GET /api/v1/status.
 func serveStatus(status func() Status) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-store")
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		_ = encoder.Encode(status()) // to a client that may have gone
+		writeJSON(w, http.StatusOK, status())
 	}
 }

@@ -116,14 +116,6 @@ type Job struct {
 	LastError string    `json:"last_error,omitempty"`
 }
 
-// what names the job's deliveries, for people.
-func (j *Job) what() string {
-	if j.Orphans {
-		return "orphans"
-	}
-	return "dead letters"
-}
-
 // until is the end of what the job takes.
 func (j *Job) until() time.Time {
 	if !j.Filter.Until.IsZero() && j.Filter.Until.Before(j.Created) {
