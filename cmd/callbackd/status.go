@@ -1,32 +1,15 @@
 package main
 
 import (
-	"cmp"
-	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/callbackd/callbackd/core/admin"
 	"github.com/spf13/cobra"
-)
-
-const (
-	// adminURLEnv names the environment variable that stands in for --admin, so that a
-	// password need not be typed.
-	adminURLEnv  = "CALLBACKD_ADMIN_URL"
-	adminTimeout = 10 * time.Second
-	// maxAdminAnswer bounds what is read of an answer.
-	maxAdminAnswer = 64 << 20
 )
 
 func newStatus() *cobra.Command {
@@ -69,100 +52,6 @@ is not ready.`,
 	return cmd
 }
 
-// adminClient talks to the admin address of a running daemon.
-type adminClient struct {
-	config, url, caFile string
-}
-
-func (c *adminClient) flags(cmd *cobra.Command) {
-	configFlag(cmd, &c.config)
-	cmd.Flags().StringVar(&c.url, "admin", "", "the URL of the admin address, where it is not the configuration's")
-	cmd.Flags().StringVar(&c.caFile, "ca-file", "", "a file with certificates in PEM that the daemon's is checked against")
-}
-
-// get asks for path and decodes the answer.
-func (c *adminClient) get(cmd *cobra.Command, path string, into any) error {
-	base, err := c.base(cmd)
-	if err != nil {
-		return err
-	}
-	transport, err := c.transport()
-	if err != nil {
-		return err
-	}
-	defer transport.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(cmd.Context(), adminTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath(path).String(), nil)
-	if err != nil {
-		return fmt.Errorf("ask the daemon at %s: %w", base.Redacted(), err)
-	}
-	resp, err := (&http.Client{Transport: transport}).Do(req)
-	if err != nil {
-		var failed *url.Error
-		if errors.As(err, &failed) {
-			err = failed.Err // without the URL, which may hold a password
-		}
-		return fmt.Errorf("the daemon does not answer at %s: %w", base.Redacted(), err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAdminAnswer))
-	if err != nil {
-		return fmt.Errorf("read the answer of %s: %w", base.Redacted(), err)
-	}
-	switch {
-	case resp.StatusCode == http.StatusUnauthorized:
-		return fmt.Errorf("%s asks for a user and a password: give them with --admin or %s", base.Redacted(), adminURLEnv)
-	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("%s answers %s: %s", base.Redacted(), resp.Status, strings.TrimSpace(string(body[:min(len(body), 500)])))
-	}
-	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("what answers at %s is no callbackd of this kind: %w", base.Redacted(), err)
-	}
-	return nil
-}
-
-// base is the URL of the admin address.
-func (c *adminClient) base(cmd *cobra.Command) (*url.URL, error) {
-	text := cmp.Or(c.url, os.Getenv(adminURLEnv))
-	if text == "" {
-		cfg, diagnostics, err := readConfig(c.config)
-		if err != nil {
-			return nil, err
-		}
-		if diagnostics.HasErrors() {
-			tell(cmd, diagnostics)
-			return nil, errors.New("the admin address is not known, because the configuration has mistakes: give it with --admin URL")
-		}
-		if cfg.Admin.WebConfigFile != "" {
-			return nil, fmt.Errorf("the admin address has TLS or a password of its own (web_config_file): give its URL with --admin or %s", adminURLEnv)
-		}
-		text = "http://" + reachable(cfg.Admin.Address)
-	}
-	base, err := url.Parse(text)
-	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, &usageError{"the URL of the admin address is not of the form http://HOST:PORT or https://USER:PASSWORD@HOST:PORT"}
-	}
-	return base, nil
-}
-
-func (c *adminClient) transport() (*http.Transport, error) {
-	transport := &http.Transport{Proxy: nil} // the daemon is near
-	if c.caFile == "" {
-		return transport, nil
-	}
-	pem, err := os.ReadFile(c.caFile)
-	if err != nil {
-		return nil, fmt.Errorf("read --ca-file: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--ca-file %s holds no certificate in PEM", c.caFile)
-	}
-	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	return transport, nil
-}
-
 // statusText is the status for people.
 func statusText(s *admin.Status, now time.Time) string {
 	var text strings.Builder
@@ -187,6 +76,10 @@ func statusText(s *admin.Status, now time.Time) string {
 			k.Restarts, k.Pending, k.InFlight, k.Delayed, k.DeadLetters, oldest, pluginText(k))
 	}
 	_ = table.Flush() // into a Builder
+	for _, k := range s.NotConfigured {
+		fmt.Fprintf(&text, "\n%s: not configured: %d deliveries wait for it to come back, or to be redriven or discarded (callbackd deadletter … --orphans); %d dead letters\n",
+			k.Name, k.Pending+k.InFlight+k.Delayed, k.DeadLetters)
+	}
 	for i := range s.Sinks {
 		k := &s.Sinks[i]
 		for _, t := range []struct{ what, text string }{{"unwell", k.Unwell}, {"last error", k.LastError}} {
