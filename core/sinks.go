@@ -230,13 +230,9 @@ func (s *sinkRunner) settings() deliver.Settings {
 		MaxBatchEvents: atMost(s.sink.Batch.MaxEvents, c.MaxBatchEvents, defaultMaxBatchEvents, mostInFlight),
 		MaxBatchBytes:  atMost(int(s.sink.Batch.MaxBytes), 0, defaultMaxBatchBytes, mostBatchBytes),
 		Linger:         linger,
-		Retry:          retrySettings(s.sink.Retry),
+		Retry:          deliver.Retry(s.sink.Retry),
 		Grace:          s.cfg.ShutdownGrace,
 	}
-}
-
-func retrySettings(r config.Retry) deliver.Retry {
-	return deliver.Retry{MinBackoff: r.MinBackoff, MaxBackoff: r.MaxBackoff, MaxAttempts: r.MaxAttempts, MaxAge: r.MaxAge}
 }
 
 // atMost returns what the configuration wants, within what the plugin allows; 0
