@@ -15,7 +15,6 @@ import (
 	"github.com/callbackd/callbackd/core/config"
 	"github.com/callbackd/callbackd/core/deliver"
 	"github.com/callbackd/callbackd/core/ingest"
-	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/core/queue"
 	"github.com/callbackd/callbackd/core/redrive"
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,25 +30,49 @@ type Build struct{ Version, Revision, GoVersion string }
 
 // Daemon is a configured daemon; Run makes it work.
 type Daemon struct {
-	cfg     *config.Config
+	load    Load
+	grace   time.Duration
 	build   Build
 	started time.Time
 	logger  *slog.Logger
+	mask    *mask
 
-	queue  *queue.Embedded
-	jobs   *redrive.Jobs
-	sinks  []*sinkRunner
-	ingest *ingest.Server
-	admin  *admin.Server
+	queue      *queue.Embedded
+	jobs       *redrive.Jobs
+	letters    *redrive.Metrics
+	ingest     *ingest.Server
+	admin      *admin.Server
+	deliveries *deliver.Metrics
+	loaded     *loadMetrics
+
+	// setup is what the present configuration has become.
+	setup atomic.Pointer[setup]
+	// running is there while callbacks are taken; reloading is held by a reload.
+	running   atomic.Pointer[running]
+	reloading chan struct{}
 
 	callbacks, adminListener net.Listener
 	stopping                 atomic.Bool
 }
 
+// running is what a reload works with.
+type running struct {
+	// ctx ends when the daemon is to stop.
+	ctx         context.Context //nolint:containedctx // the daemon's, for as long as it runs
+	hosts, work *stage
+}
+
+// Load reads the configuration again, for a reload. Diagnostics say what is wrong
+// with it; the error that it could not be looked for.
+type Load func() (*config.Config, config.Diagnostics, error)
+
 // New takes the addresses, opens the queue, and wires everything. Nothing runs
-// yet.
-func New(ctx context.Context, cfg *config.Config, build Build, logger *slog.Logger) (_ *Daemon, err error) {
-	d := &Daemon{cfg: cfg, build: build, started: time.Now(), logger: logger}
+// yet. load is what a reload reads.
+func New(ctx context.Context, cfg *config.Config, load Load, build Build, logger *slog.Logger) (_ *Daemon, err error) {
+	d := &Daemon{
+		load: load, grace: cfg.ShutdownGrace, build: build, started: time.Now(), logger: logger, mask: newMask(cfg),
+		reloading: make(chan struct{}, 1),
+	}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -61,7 +84,7 @@ func New(ctx context.Context, cfg *config.Config, build Build, logger *slog.Logg
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	registerInfo(registry, build, d.started)
+	d.loaded = registerInfo(registry, build, d.started)
 
 	// The addresses come first: a daemon that was started twice by mistake ends
 	// before it touches the queue.
@@ -72,49 +95,40 @@ func New(ctx context.Context, cfg *config.Config, build Build, logger *slog.Logg
 		return nil, err
 	}
 
-	d.queue, err = queue.Open(ctx, queueOptions(cfg, registry, logger))
+	d.deliveries = deliver.NewMetrics(registry)
+	d.letters = redrive.NewMetrics(registry)
+	d.letters.Use(sinkNames(cfg))
+	d.queue, err = queue.Open(ctx, queueOptions(cfg, watcher{d.deliveries, d.letters}, registry, logger))
 	if errors.Is(err, queue.ErrFailed) {
 		return nil, fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	registry.MustRegister(admin.NewQueueCollector(d.queue.Stats))
-	deadLetterMetrics := redrive.NewMetrics(registry)
-	deadLetterMetrics.Use(sinkNames(cfg))
-	if d.jobs, err = redrive.New(ctx, d.queue, deadLetterMetrics, logger); err != nil {
+	registry.MustRegister(admin.NewQueueCollector(d.queue.Stats), admin.NewSinkCollector(d.sinkStates))
+	if d.jobs, err = redrive.New(ctx, d.queue, d.letters, logger); err != nil {
 		return nil, err
 	}
 
-	pipelines := make(map[string]*pipeline.Pipeline, len(cfg.Pipelines))
-	for i := range cfg.Pipelines {
-		pipelines[cfg.Pipelines[i].Name] = &cfg.Pipelines[i]
-	}
-	mask := newMask(cfg)
-	deliverMetrics := deliver.NewMetrics(registry)
-	sinkMetrics := make(map[string]*deliver.SinkMetrics, len(cfg.Sinks))
-	for i := range cfg.Sinks {
-		s := &cfg.Sinks[i]
-		sinkMetrics[s.Name] = deliverMetrics.Sink(s.Name)
-		d.sinks = append(d.sinks, newSinkRunner(cfg, s, pipelines, d.queue, sinkMetrics[s.Name], build.Version, mask, logger))
-	}
-	registry.MustRegister(admin.NewSinkCollector(d.sinkStates))
-
-	appender := countingAppender{d.queue, sinkMetrics}
-	if d.ingest, err = ingest.NewServer(serverSettings(cfg), appender, ingest.NewMetrics(registry), logger); err != nil {
-		return nil, err
-	}
-	sources, err := newSources(cfg, logger)
+	first, err := d.newSetup(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if err = d.ingest.Use(sources, pipeline.NewTable(cfg.Pipelines, orders(cfg)), pipelineNames(cfg)); err != nil {
+	for i := range cfg.Sinks {
+		first.sinks = append(first.sinks, d.newRunner(cfg, &cfg.Sinks[i]))
+	}
+	d.setup.Store(first)
+
+	if d.ingest, err = ingest.NewServer(serverSettings(cfg), d.queue, ingest.NewMetrics(registry), logger); err != nil {
+		return nil, err
+	}
+	if err = d.ingest.Use(first.sources, first.table, pipelineNames(cfg)); err != nil {
 		return nil, err
 	}
 	d.admin, err = admin.New(admin.Settings{
 		Address: cfg.Admin.Address, WebConfigFile: cfg.Admin.WebConfigFile,
-		NotReady: d.notReady, Status: d.status, Registry: registry, Logger: logger,
-		DeadLetters: &admin.DeadLetters{Queue: d.queue, Jobs: d.jobs, Mask: mask.text},
+		NotReady: d.notReady, Status: d.status, Reload: d.Reload, Registry: registry, Logger: logger,
+		DeadLetters: &admin.DeadLetters{Queue: d.queue, Jobs: d.jobs, Mask: d.mask.text},
 	})
 	return d, err
 }
@@ -150,7 +164,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	}
 	// What waits for the store may wait for ever. It must not keep the process
 	// from ending, and from being started again.
-	timer := time.NewTimer(d.cfg.ShutdownGrace + storeGrace)
+	timer := time.NewTimer(d.grace + storeGrace)
 	defer timer.Stop()
 	select {
 	case err := <-ended:
@@ -195,8 +209,8 @@ func (d *Daemon) run(outside context.Context, ready func()) (err error) {
 
 	hosts := begin(ctx, fail)
 	defer hosts.end()
-	for _, s := range d.sinks {
-		hosts.add(s.host.Run)
+	for _, s := range d.setup.Load().sinks {
+		s.start(hosts)
 	}
 	if err := d.configureSinks(ctx, hosts); err != nil || ctx.Err() != nil {
 		return reason(outside, ctx, err)
@@ -206,11 +220,16 @@ func (d *Daemon) run(outside context.Context, ready func()) (err error) {
 	// what is accepted last is delivered after the next start.
 	work := begin(ctx, fail)
 	defer work.end()
-	for _, s := range d.sinks {
-		work.add(s.deliver)
+	for _, s := range d.setup.Load().sinks {
+		s.work(work)
 	}
 	work.add(d.jobs.Run)
 	work.add(func(ctx context.Context) error { return d.ingest.Run(ctx, d.callbacks) })
+	d.running.Store(&running{ctx: ctx, hosts: hosts, work: work})
+	defer func() { // a reload that is under way ends with ctx
+		d.running.Store(nil)
+		d.reloading <- struct{}{}
+	}()
 	ready()
 
 	select {
@@ -219,7 +238,7 @@ func (d *Daemon) run(outside context.Context, ready func()) (err error) {
 		d.logger.Error("the store failed: the daemon ends, so that a restart goes on with what is on disk", "error", d.queue.Err())
 	}
 	d.stopping.Store(true)
-	d.logger.Info("stopping", "grace", d.cfg.ShutdownGrace)
+	d.logger.Info("stopping", "grace", d.grace)
 	return reason(outside, ctx, nil)
 }
 

@@ -1,18 +1,15 @@
 package core
 
 import (
-	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/callbackd/callbackd/core/config"
 	"github.com/callbackd/callbackd/core/deliver"
-	"github.com/callbackd/callbackd/core/event"
 	"github.com/callbackd/callbackd/core/ingest"
 	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/core/queue"
-	"github.com/oklog/ulid/v2"
+	"github.com/callbackd/callbackd/core/redrive"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -77,7 +74,7 @@ func orders(cfg *config.Config) map[string]pipeline.Text {
 	return out
 }
 
-func queueOptions(cfg *config.Config, reg prometheus.Registerer, logger *slog.Logger) queue.Options {
+func queueOptions(cfg *config.Config, watcher queue.Watcher, reg prometheus.Registerer, logger *slog.Logger) queue.Options {
 	appends := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:                            "callbackd_queue_append_duration_seconds",
 		Help:                            "How long it took to keep an event, synced to disk.",
@@ -89,8 +86,24 @@ func queueOptions(cfg *config.Config, reg prometheus.Registerer, logger *slog.Lo
 	reg.MustRegister(appends)
 	return queue.Options{
 		Dir: cfg.Queue.Dir, MaxBytes: cfg.Queue.MaxBytes, ReserveBytes: cfg.Queue.ReserveBytes, Sinks: queueLimits(cfg),
-		Logger: logger, AppendDuration: appends,
+		Watcher: watcher,
+		Logger:  logger, AppendDuration: appends,
 	}
+}
+
+// watcher counts what the queue ends by itself.
+type watcher struct {
+	*deliver.Metrics
+	letters *redrive.Metrics
+}
+
+// Discarded implements queue.Watcher.
+func (w watcher) Discarded(sink string, aged bool, n int) {
+	cause := redrive.CauseSize
+	if aged {
+		cause = redrive.CauseAge
+	}
+	w.letters.Discarded(sink, cause, n)
 }
 
 // queueLimits says how much may be kept for each sink.
@@ -110,54 +123,31 @@ func queueLimits(cfg *config.Config) map[string]queue.Limits {
 }
 
 // registerInfo registers what is known of the program and its configuration.
-func registerInfo(reg prometheus.Registerer, build Build, loaded time.Time) {
+func registerInfo(reg prometheus.Registerer, build Build, loaded time.Time) *loadMetrics {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "callbackd_build_info", Help: "Which program this is; always 1.",
 		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "goversion": build.GoVersion},
 	})
 	info.Set(1)
-	success := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "callbackd_config_last_reload_successful", Help: "Whether the last attempt to load the configuration took effect.",
-	})
-	success.Set(1)
-	at := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "callbackd_config_last_reload_success_timestamp_seconds", Help: "When the configuration took effect last.",
-	})
-	at.Set(float64(loaded.UnixMilli()) / 1000)
-	reg.MustRegister(info, success, at)
+	m := &loadMetrics{
+		successful: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "callbackd_config_last_reload_successful", Help: "Whether the last attempt to load the configuration took effect.",
+		}),
+		at: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "callbackd_config_last_reload_success_timestamp_seconds", Help: "When the configuration took effect last.",
+		}),
+	}
+	reg.MustRegister(info, m.successful, m.at)
+	m.succeeded(loaded)
+	return m
 }
 
-// countingAppender counts the deliveries that are dead letters from the start:
-// no worker ever sees them.
-type countingAppender struct {
-	queue.Queue
-	metrics map[string]*deliver.SinkMetrics
+// loadMetrics tell of the last time that the configuration was loaded.
+type loadMetrics struct{ successful, at prometheus.Gauge }
+
+func (m *loadMetrics) succeeded(at time.Time) {
+	m.successful.Set(1)
+	m.at.Set(float64(at.UnixMilli()) / 1000)
 }
 
-// Append implements ingest.Appender.
-func (a countingAppender) Append(ctx context.Context, ev *event.Event, routes []event.Route) error {
-	if err := a.Queue.Append(ctx, ev, routes); err != nil {
-		return fmt.Errorf("append event of source %q: %w", ev.Source, err)
-	}
-	a.count(routes)
-	return nil
-}
-
-// AppendOnce implements ingest.Appender.
-func (a countingAppender) AppendOnce(ctx context.Context, ev *event.Event, routes []event.Route, once event.Once) (first ulid.ULID, err error) {
-	if first, err = a.Queue.AppendOnce(ctx, ev, routes, once); err != nil {
-		return first, fmt.Errorf("append event of source %q: %w", ev.Source, err)
-	}
-	if first == ev.ID {
-		a.count(routes)
-	}
-	return first, nil
-}
-
-func (a countingAppender) count(routes []event.Route) {
-	for i := range routes {
-		if d := routes[i].Dead; d != nil {
-			a.metrics[routes[i].Sink].DeadLetter(d.Reason)
-		}
-	}
-}
+func (m *loadMetrics) failed() { m.successful.Set(0) }

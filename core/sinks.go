@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/core/redact"
 	"github.com/callbackd/callbackd/plugins/host"
+	"github.com/callbackd/callbackd/plugins/schema"
 )
 
 // Where neither the configuration nor the plugin says more.
@@ -42,34 +44,110 @@ const (
 	mostConfigurePause  = time.Minute
 )
 
-// sinkRunner is one configured sink: its plugin process and its worker.
+// sinkRunner is one configured sink: its plugin process and its worker. After a
+// reload that did not change the sink, another one stands for the same process.
 type sinkRunner struct {
-	cfg       *config.Config
-	sink      *config.Sink
-	host      *host.Sink
-	pipelines map[string]*pipeline.Pipeline
-	queue     deliver.Queue
-	metrics   *deliver.SinkMetrics
-	mask      *mask
-	logger    *slog.Logger
+	cfg     *config.Config
+	sink    *config.Sink
+	host    *host.Sink
+	queue   deliver.Queue
+	metrics *deliver.SinkMetrics
+	mask    *mask
+	logger  *slog.Logger
 
 	// configured is closed when the sink has been configured for the first time;
 	// what is below is set by then.
-	configured   chan struct{}
-	perEvent     map[string]pipeline.Value
-	capabilities host.Capabilities
+	configured  chan struct{}
+	description *host.Description
+	values      schema.Object
 
-	problem atomic.Pointer[string] // why it is not configured yet
+	// shape is how its events are rendered.
+	shape   *atomic.Pointer[shape]
+	problem *atomic.Pointer[string] // why it is not configured yet
+
+	program string // which file its process was started from
+	// running is its process, configuring what goes on with its configuration, and
+	// delivering its worker, which does as settings say.
+	running, configuring, delivering *task
+	settings                         deliver.Settings
+	next                             *shape // of one that as returned
 }
 
-func newSinkRunner(cfg *config.Config, s *config.Sink, pipelines map[string]*pipeline.Pipeline, q deliver.Queue,
-	metrics *deliver.SinkMetrics, version string, mask *mask, logger *slog.Logger,
-) *sinkRunner {
+// shape is how the events of a sink are rendered.
+type shape struct {
+	pipelines map[string]*pipeline.Pipeline
+	perEvent  map[string]pipeline.Value
+}
+
+func (d *Daemon) newRunner(cfg *config.Config, s *config.Sink) *sinkRunner {
 	return &sinkRunner{
-		cfg: cfg, sink: s, pipelines: pipelines, queue: q, metrics: metrics, mask: mask, logger: logger,
-		host:       host.New(hostOptions(cfg, s, version, mask, logger)),
+		cfg: cfg, sink: s, queue: d.queue, metrics: d.deliveries.Sink(s.Name), mask: d.mask, logger: d.logger,
+		host:       host.New(hostOptions(cfg, s, d.build.Version, d.mask, d.logger)),
 		configured: make(chan struct{}),
+		shape:      new(atomic.Pointer[shape]), problem: new(atomic.Pointer[string]),
+		program: program(s.Plugin.Command),
 	}
+}
+
+// as returns the sink as another configuration has it, with the process that it
+// has; ok is false where it takes another process. Nothing changes before goOn.
+func (s *sinkRunner) as(cfg *config.Config, sink *config.Sink) (again *sinkRunner, ok bool) {
+	select {
+	case <-s.configured:
+	default:
+		return nil, false
+	}
+	if sink.Type != s.sink.Type || !reflect.DeepEqual(sink.Plugin, s.sink.Plugin) || program(sink.Plugin.Command) != s.program {
+		return nil, false
+	}
+	settings, diagnostics := cfg.DecodeSink(sink, s.description.Schema)
+	if diagnostics.HasErrors() || !reflect.DeepEqual(settings.Values, s.values) {
+		return nil, false
+	}
+	copied := *s
+	copied.cfg, copied.sink = cfg, sink
+	copied.next = newShape(cfg, settings.PerEvent)
+	return &copied, true
+}
+
+// goOn lets a sink that as returned take effect: its process goes on, its worker
+// begins anew only where it has to do something else.
+func (s *sinkRunner) goOn(work *stage) {
+	s.shape.Store(s.next)
+	if reflect.DeepEqual(s.settings, s.deliverSettings()) {
+		return
+	}
+	s.delivering.stop()
+	s.work(work)
+}
+
+// start runs the sink's process.
+func (s *sinkRunner) start(hosts *stage) { s.running = hosts.start(s.host.Run) }
+
+// work runs the sink's worker, from when it has been configured.
+func (s *sinkRunner) work(work *stage) {
+	select {
+	case <-s.configured:
+		s.settings = s.deliverSettings()
+	default:
+	}
+	s.delivering = work.start(s.deliver)
+}
+
+// stop ends the sink: first its worker, which finishes what is in flight, then its
+// process.
+func (s *sinkRunner) stop() {
+	s.delivering.stop()
+	s.configuring.stop()
+	s.running.stop()
+}
+
+func newShape(cfg *config.Config, perEvent map[string]pipeline.Value) *shape {
+	pipelines := make(map[string]*pipeline.Pipeline, len(cfg.Pipelines))
+	for i := range cfg.Pipelines {
+		pipelines[cfg.Pipelines[i].Name] = &cfg.Pipelines[i]
+	}
+	return &shape{pipelines: pipelines, perEvent: perEvent}
 }
 
 // hostOptions says how the plugin of a sink is run.
@@ -84,21 +162,50 @@ func hostOptions(cfg *config.Config, s *config.Sink, version string, mask *mask,
 	}
 }
 
-// mask hides the secrets of a configuration. Which settings of a sink are secret
-// is known only once its plugin has said so, so it learns.
+// mask hides the secrets of the configuration, and during a reload those of both.
+// Which settings of a sink are secret is known only once its plugin has said so, so
+// it learns.
 type mask struct {
-	cfg      *config.Config
+	mu       sync.Mutex
+	cfgs     []*config.Config
 	redactor atomic.Pointer[redact.Redactor]
 }
 
 func newMask(cfg *config.Config) *mask {
-	m := &mask{cfg: cfg}
-	m.learn()
+	m := &mask{}
+	m.set(cfg)
 	return m
 }
 
-// learn takes in what the configuration knows by now.
-func (m *mask) learn() { m.redactor.Store(redact.New(m.cfg.Secrets())) }
+// set forgets all configurations but cfg, and the one before: what its sinks said
+// last may still be on its way.
+func (m *mask) set(cfg *config.Config) {
+	m.mu.Lock()
+	if n := len(m.cfgs); n > 0 && m.cfgs[n-1] == cfg {
+		m.cfgs = m.cfgs[:n-1]
+	}
+	m.cfgs = append(m.cfgs[max(0, len(m.cfgs)-1):], cfg)
+	m.mu.Unlock()
+	m.learn()
+}
+
+func (m *mask) add(cfg *config.Config) {
+	m.mu.Lock()
+	m.cfgs = append(m.cfgs, cfg)
+	m.mu.Unlock()
+	m.learn()
+}
+
+// learn takes in what the configurations know by now.
+func (m *mask) learn() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var secrets []string
+	for _, cfg := range m.cfgs {
+		secrets = append(secrets, cfg.Secrets()...)
+	}
+	m.redactor.Store(redact.New(secrets))
+}
 
 func (m *mask) text(s string) string { return m.redactor.Load().Mask(s) }
 
@@ -110,9 +217,9 @@ func (d *Daemon) configureSinks(ctx context.Context, background *stage) error {
 	var wrong config.Diagnostics
 	late := false
 	var pending sync.WaitGroup
-	for _, s := range d.sinks {
+	for _, s := range d.setup.Load().sinks {
 		pending.Add(1)
-		background.add(func(ctx context.Context) error {
+		s.configuring = background.start(func(ctx context.Context) error {
 			defer pending.Done()
 			err := s.configure(ctx)
 			if err == nil || ctx.Err() != nil {
@@ -125,9 +232,7 @@ func (d *Daemon) configureSinks(ctx context.Context, background *stage) error {
 				wrong = append(wrong, diagnostics...)
 				return nil
 			}
-			// The daemon runs already and goes on: the queue keeps what comes.
-			s.problem.Store(new(err.Error()))
-			s.logger.Error("the sink cannot be configured: correct the configuration and start again", "sink", s.sink.Name, "error", err)
+			s.cannotBeConfigured(err)
 			return nil
 		})
 	}
@@ -153,6 +258,13 @@ func (d *Daemon) configureSinks(ctx context.Context, background *stage) error {
 	return nil
 }
 
+// cannotBeConfigured tells people, since trying again cannot mend it. The daemon
+// goes on: the queue keeps what comes.
+func (s *sinkRunner) cannotBeConfigured(err error) {
+	s.problem.Store(new(err.Error()))
+	s.logger.Error("the sink cannot be configured: correct the configuration and reload it", "sink", s.sink.Name, "error", err)
+}
+
 // configure describes and configures the sink, however often its plugin has to
 // be started for it. It gives up only on what trying again cannot mend.
 func (s *sinkRunner) configure(ctx context.Context) error {
@@ -175,14 +287,9 @@ func (s *sinkRunner) configure(ctx context.Context) error {
 }
 
 func (s *sinkRunner) tryConfigure(ctx context.Context) error {
-	description, err := s.host.Describe(ctx)
+	description, settings, err := s.decode(ctx)
 	if err != nil {
-		return fmt.Errorf("describe sink %q: %w", s.sink.Name, err)
-	}
-	settings, diagnostics := s.cfg.DecodeSink(s.sink, description.Schema)
-	s.mask.learn()
-	if diagnostics.HasErrors() {
-		return diagnostics
+		return err
 	}
 	found, err := s.host.Configure(ctx, settings.Values)
 	if err != nil {
@@ -195,12 +302,41 @@ func (s *sinkRunner) tryConfigure(ctx context.Context) error {
 	for _, w := range located {
 		s.logger.Warn("a setting of the sink", "sink", s.sink.Name, "warning", w.String())
 	}
-	s.perEvent, s.capabilities = settings.PerEvent, description.Capabilities
+	s.description, s.values = description, settings.Values
+	s.shape.Store(newShape(s.cfg, settings.PerEvent))
 	if s.problem.Swap(nil) != nil {
 		s.logger.Info("the sink is configured now", "sink", s.sink.Name)
 	}
 	close(s.configured)
 	return nil
+}
+
+// rehearse asks the plugin whether it would take its settings, without letting it
+// have them.
+func (s *sinkRunner) rehearse(ctx context.Context) error {
+	_, settings, err := s.decode(ctx)
+	if err != nil {
+		return err
+	}
+	found, err := s.host.Validate(ctx, settings.Values)
+	if err != nil {
+		return fmt.Errorf("check the settings of sink %q: %w", s.sink.Name, err)
+	}
+	return s.cfg.Locate(s.sink, found).Err()
+}
+
+// decode asks the plugin which settings there are, and decodes them.
+func (s *sinkRunner) decode(ctx context.Context) (*host.Description, *config.Settings, error) {
+	description, err := s.host.Describe(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("describe sink %q: %w", s.sink.Name, err)
+	}
+	settings, diagnostics := s.cfg.DecodeSink(s.sink, description.Schema)
+	s.mask.learn()
+	if diagnostics.HasErrors() {
+		return nil, nil, diagnostics
+	}
+	return description, settings, nil
 }
 
 // deliver works for the sink once it has been configured.
@@ -210,14 +346,14 @@ func (s *sinkRunner) deliver(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	worker := deliver.NewWorker(s.settings(), s.queue, s.host, s.render, s.metrics, s.logger)
+	worker := deliver.NewWorker(s.deliverSettings(), s.queue, s.host, s.render, s.metrics, s.logger)
 	return worker.Run(ctx)
 }
 
-// settings are what the configuration says, within what the plugin asks for,
+// deliverSettings are what the configuration says, within what the plugin asks for,
 // else the defaults.
-func (s *sinkRunner) settings() deliver.Settings {
-	c := s.capabilities
+func (s *sinkRunner) deliverSettings() deliver.Settings {
+	c := s.description.Capabilities
 	inFlight := atMost(s.sink.MaxInFlight, c.MaxInFlight, defaultMaxInFlight, mostInFlight)
 	linger := s.sink.Batch.Linger
 	if linger == 0 {
@@ -249,17 +385,18 @@ func atMost(configured, plugin, byDefault, most int) int {
 }
 
 func (s *sinkRunner) render(v *event.View, name string) (pipeline.Rendered, error) {
-	p := s.pipelines[name]
+	shape := s.shape.Load()
+	p := shape.pipelines[name]
 	if p == nil {
 		return pipeline.Rendered{}, fmt.Errorf("pipeline %q is not in the configuration any more", name)
 	}
-	return p.Render(v, s.perEvent)
+	return p.Render(v, shape.perEvent)
 }
 
 // notReady says what readiness waits for.
 func (d *Daemon) notReady() []string {
 	var out []string
-	for _, s := range d.sinks {
+	for _, s := range d.setup.Load().sinks {
 		select {
 		case <-s.configured:
 			continue

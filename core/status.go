@@ -29,8 +29,9 @@ func (d *Daemon) status() admin.Status {
 
 // sinkStates tells of the sinks what their processes are doing.
 func (d *Daemon) sinkStates() []admin.SinkStatus {
-	out := make([]admin.SinkStatus, 0, len(d.sinks))
-	for _, s := range d.sinks {
+	sinks := d.setup.Load().sinks
+	out := make([]admin.SinkStatus, 0, len(sinks))
+	for _, s := range sinks {
 		state := s.host.State()
 		lastError := state.LastError
 		if problem := s.problem.Load(); problem != nil {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +50,10 @@ type adminCall struct {
 	method, path string
 	query        url.Values
 	body         any // nil: none
+	// timeout is how long the answer may take; 0: adminTimeout.
+	timeout time.Duration
+	// answers are codes besides the successful ones whose answer is decoded.
+	answers []int
 }
 
 // call asks the daemon and decodes the answer. What it calls a bad request is wrong
@@ -63,7 +68,7 @@ func (c *adminClient) call(cmd *cobra.Command, ask adminCall, into any) error {
 		return err
 	}
 	defer transport.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(cmd.Context(), adminTimeout)
+	ctx, cancel := context.WithTimeout(cmd.Context(), cmp.Or(ask.timeout, adminTimeout))
 	defer cancel()
 	req, err := ask.request(ctx, base)
 	if err != nil {
@@ -82,7 +87,7 @@ func (c *adminClient) call(cmd *cobra.Command, ask adminCall, into any) error {
 	if err != nil {
 		return fmt.Errorf("read the answer of %s: %w", base.Redacted(), err)
 	}
-	if resp.StatusCode/100 != 2 {
+	if resp.StatusCode/100 != 2 && !slices.Contains(ask.answers, resp.StatusCode) {
 		return refused(base, resp, body)
 	}
 	if err := json.Unmarshal(body, into); err != nil {

@@ -33,7 +33,7 @@ const (
 func main() {
 	ctx, stop := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM) // and SIGHUP, for the daemon: see run
 	go obey(ctx, signals, stop, func() {
 		_, _ = fmt.Fprintln(os.Stderr, "callbackd: interrupted again, ended at once")
 		os.Exit(exitFailed)
@@ -125,7 +125,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 the store failed (run only).`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(
-		newRun(), newValidate(), newFmt(), newExplain(), newSend(), newStatus(), newPlugin(), newVersion(),
+		newRun(), newValidate(), newFmt(), newExplain(), newSend(), newStatus(), newReload(), newPlugin(), newVersion(),
 	)
 	refuseUnknown(root)
 	return root

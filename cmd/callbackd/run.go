@@ -8,7 +8,10 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/callbackd/callbackd/core"
 	"github.com/callbackd/callbackd/core/config"
@@ -23,7 +26,7 @@ func newRun() *cobra.Command {
 		Long: `Run the daemon until SIGTERM or SIGINT: then it takes no more callbacks, finishes
 what is in flight within shutdown_grace, closes the plugins, and exits with 0.
 SIGINT during that ends it at once, with 1: what was answered is on disk all the
-same.`,
+same. SIGHUP reloads the configuration, as callbackd reload does.`,
 		Args: noArgs,
 		RunE: command(func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd, path)
@@ -31,13 +34,14 @@ same.`,
 				return err
 			}
 			logger := newLogger(cmd.ErrOrStderr(), cfg.Log)
-			daemon, err := core.New(cmd.Context(), cfg, build(), logger)
+			daemon, err := core.New(cmd.Context(), cfg, func() (*config.Config, config.Diagnostics, error) { return readConfig(path) }, build(), logger)
 			switch {
 			case cmd.Context().Err() != nil && errors.Is(err, context.Canceled):
 				return nil // a stop before anything was begun
 			case err != nil:
 				return err
 			}
+			defer reloadOnSignal(cmd.Context(), daemon)()
 			err = daemon.Run(cmd.Context(), func() { greet(cmd.OutOrStdout(), path, cfg, daemon) })
 			var wrong config.Diagnostics
 			if errors.As(err, &wrong) {
@@ -49,6 +53,31 @@ same.`,
 	}
 	configFlag(cmd, &path)
 	return cmd
+}
+
+// reloadOnSignal reloads the configuration at each SIGHUP, until it is told to end.
+// The daemon logs what came of it. Signals during a reload make one more.
+func reloadOnSignal(ctx context.Context, daemon *core.Daemon) (end func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-hangups:
+				_, _ = daemon.Reload(ctx)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		cancel()
+		<-done
+	}
 }
 
 func newLogger(w io.Writer, c config.Log) *slog.Logger {

@@ -53,6 +53,8 @@ type Settings struct {
 	Status func() Status
 	// DeadLetters serves the dead letters. Nil: they are not served.
 	DeadLetters *DeadLetters
+	// Reload reads the configuration again; see serveReload for its errors.
+	Reload func(ctx context.Context) (Reload, error)
 	// Registry is what /metrics shows.
 	Registry *prometheus.Registry
 	Logger   *slog.Logger
@@ -96,6 +98,7 @@ func New(s Settings) (*Server, error) {
 		}
 		fmt.Fprintln(w, "callbackd is ready.")
 	})
+	mux.HandleFunc("POST /-/reload", serveReload(s.Reload))
 	mux.HandleFunc("GET /api/v1/status", serveStatus(s.Status))
 	if s.DeadLetters != nil {
 		s.DeadLetters.routes(mux)

@@ -80,6 +80,28 @@ func (m *Metrics) Sink(name string) *SinkMetrics {
 	return s
 }
 
+// Forget removes the series of a sink that has left the configuration.
+func (m *Metrics) Forget(name string) {
+	of := prometheus.Labels{"sink": name}
+	for _, vec := range []interface {
+		DeletePartialMatch(labels prometheus.Labels) int
+	}{m.attempts, m.attemptDuration, m.deliveries, m.lag, m.deadLetters, m.breakerOpen} {
+		vec.DeletePartialMatch(of)
+	}
+}
+
+// DeadLetter counts a delivery that was a dead letter from the start: no worker ever
+// sees it.
+func (m *Metrics) DeadLetter(sink string, reason event.Reason) {
+	m.deliveries.WithLabelValues(sink, resultDead).Inc()
+	m.deadLetters.WithLabelValues(sink, string(reason)).Inc()
+}
+
+// Dropped counts deliveries that the queue dropped for newer ones.
+func (m *Metrics) Dropped(sink string, n int) {
+	m.deliveries.WithLabelValues(sink, resultDropped).Add(float64(n))
+}
+
 // SinkMetrics are the metrics of one sink.
 type SinkMetrics struct {
 	attempts        map[event.Outcome]prometheus.Counter
@@ -90,8 +112,7 @@ type SinkMetrics struct {
 	breakerOpen     prometheus.Gauge
 }
 
-// DeadLetter counts a delivery that became a dead letter. Worker counts its own;
-// this is for those that were dead letters from the start.
+// DeadLetter counts a delivery that became a dead letter.
 func (m *SinkMetrics) DeadLetter(reason event.Reason) {
 	m.dead.Inc()
 	m.deadLetters[reason].Inc()

@@ -215,7 +215,7 @@ func (c *committer) dropOnDisk(s *sink) (*delivery, error) {
 type told struct {
 	letters []toldLetter
 	counts  map[string]int // dropped, by sink
-	removed map[string]int // dead letters that were discarded, by sink
+	removed map[toldRemoved]int
 }
 
 type toldLetter struct {
@@ -234,11 +234,17 @@ func (t *told) dropped(sink string) {
 	t.counts[sink]++
 }
 
-func (t *told) discarded(sink string) {
+// toldRemoved says of which dead letters some were removed, and why.
+type toldRemoved struct {
+	sink string
+	aged bool
+}
+
+func (t *told) discarded(sink string, aged bool) {
 	if t.removed == nil {
-		t.removed = make(map[string]int)
+		t.removed = make(map[toldRemoved]int)
 	}
-	t.removed[sink]++
+	t.removed[toldRemoved{sink, aged}]++
 }
 
 // tell tells the watcher what the last commit ended.
@@ -250,8 +256,8 @@ func (c *committer) tell() {
 	for sink, n := range c.told.counts {
 		w.Dropped(sink, n)
 	}
-	for sink, n := range c.told.removed {
-		w.Discarded(sink, n)
+	for r, n := range c.told.removed {
+		w.Discarded(r.sink, r.aged, n)
 	}
 	c.told.letters = c.told.letters[:0]
 	clear(c.told.counts)

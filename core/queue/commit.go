@@ -56,7 +56,7 @@ func newCommitter(q *Embedded) *committer {
 		q:       q,
 		changed: make(map[*sink]*changes),
 		left:    make(map[uint64]int),
-		room:    room{options: q.options, health: q.health},
+		room:    room{options: q.options, limits: &q.limits, health: q.health},
 		onces:   make(map[[onceHashLen]byte]ulid.ULID),
 	}
 	c.watch = time.AfterFunc(time.Hour, func() {

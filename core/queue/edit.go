@@ -52,7 +52,7 @@ func (c *committer) sweep(b *pebble.Batch, now time.Time) (more bool, err error)
 		if bounds == nil || bounds.DeadMaxAge <= 0 || s.id == 0 {
 			continue
 		}
-		n, err := c.discardOldest(b, s, sweepMost, func(ch *changes, died int64) bool {
+		n, err := c.discardOldest(b, s, sweepMost, true, func(ch *changes, died int64) bool {
 			return died < nanos(now.Add(-bounds.DeadMaxAge))
 		})
 		if err != nil {

@@ -34,6 +34,7 @@ type Embedded struct {
 	mu    sync.RWMutex
 	sinks map[string]*sink
 
+	limits atomic.Pointer[roomLimits]
 	bytes  atomic.Int64
 	tokens atomic.Uint64
 }
@@ -63,6 +64,7 @@ func Open(ctx context.Context, options Options) (*Embedded, error) {
 		closing: make(chan struct{}),
 		sinks:   make(map[string]*sink),
 	}
+	q.Resize(o.MaxBytes, o.ReserveBytes)
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // never fails
 	// Leases of a former process are not to be taken for those of this one.
@@ -246,6 +248,12 @@ func (q *Embedded) append(ctx context.Context, ev *event.Event, routes []event.R
 	return first, err
 }
 
+// Resize changes what Options.MaxBytes and ReserveBytes say, both above zero.
+// Nothing that is kept is removed.
+func (q *Embedded) Resize(maxBytes, reserveBytes int64) {
+	q.limits.Store(&roomLimits{maxBytes: maxBytes, reserveBytes: reserveBytes})
+}
+
 // Configure implements Queue.
 func (q *Embedded) Configure(sinks map[string]Limits) {
 	for name, limits := range sinks {
@@ -282,7 +290,7 @@ func (q *Embedded) await(ctx context.Context, g *group, cancel func()) (answered
 func (q *Embedded) Stats() Stats {
 	st := Stats{
 		Bytes:      q.bytes.Load(),
-		LimitBytes: q.options.MaxBytes,
+		LimitBytes: q.limits.Load().maxBytes,
 		Sinks:      make(map[string]SinkStats),
 	}
 	now := time.Now()

@@ -55,7 +55,7 @@ type blindWatcher struct{}
 
 func (blindWatcher) DeadLetter(string, event.Reason) {}
 func (blindWatcher) Dropped(string, int)             {}
-func (blindWatcher) Discarded(string, int)           {}
+func (blindWatcher) Discarded(string, bool, int)     {}
 
 func (o Options) withDefaults() (Options, error) {
 	switch {

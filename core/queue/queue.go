@@ -215,8 +215,9 @@ type Watcher interface {
 	DeadLetter(sink string, reason event.Reason)
 	// Dropped: deliveries were dropped for newer ones.
 	Dropped(sink string, n int)
-	// Discarded: dead letters were removed because of their age or their bytes.
-	Discarded(sink string, n int)
+	// Discarded: dead letters were removed, because of their age, or else because
+	// of the bytes of all of them.
+	Discarded(sink string, aged bool, n int)
 }
 
 // DeadKey finds a dead letter. They are ordered by time; see Compare.

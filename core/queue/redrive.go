@@ -86,7 +86,7 @@ func (c *committer) prune(b *pebble.Batch) error {
 		if bounds == nil || bounds.DeadMaxBytes <= 0 || ch.counts.deadBytes <= bounds.DeadMaxBytes {
 			continue
 		}
-		_, err := c.discardOldest(b, s, pruneMost, func(ch *changes, _ int64) bool {
+		_, err := c.discardOldest(b, s, pruneMost, false, func(ch *changes, _ int64) bool {
 			return ch.counts.deadBytes > bounds.DeadMaxBytes
 		})
 		if err != nil {
@@ -98,7 +98,7 @@ func (c *committer) prune(b *pebble.Batch) error {
 
 // discardOldest removes the oldest dead letters of a sink, while want says so and
 // up to a number of them.
-func (c *committer) discardOldest(b *pebble.Batch, s *sink, most int, want func(ch *changes, died int64) bool) (n int, err error) {
+func (c *committer) discardOldest(b *pebble.Batch, s *sink, most int, aged bool, want func(ch *changes, died int64) bool) (n int, err error) {
 	ch := c.changesOf(s)
 	if s.id == 0 || ch.dead == lastPosition() {
 		return 0, nil
@@ -127,7 +127,7 @@ func (c *committer) discardOldest(b *pebble.Batch, s *sink, most int, want func(
 			return n, err
 		}
 		ch.dead = pos.after()
-		c.told.discarded(s.name)
+		c.told.discarded(s.name, aged)
 		n++
 	}
 	return n, it.Error()

@@ -4,16 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 	"time"
 )
 
 // diskEvery is how often the free space of the disk is asked for, at most.
 const diskEvery = 250 * time.Millisecond
 
+// roomLimits are the limits of the queue as a whole; see Options.
+type roomLimits struct{ maxBytes, reserveBytes int64 }
+
 // room decides what is refused because the queue or its disk is full. The
 // committer alone uses it.
 type room struct {
 	options Options
+	limits  *atomic.Pointer[roomLimits]
 	health  *health
 
 	diskAsked   time.Time
@@ -25,7 +30,7 @@ type room struct {
 
 // check tells whether a queue that holds so many bytes has room for more.
 func (r *room) check(holds, more int64, now time.Time) error {
-	limit := r.options.MaxBytes
+	limit := r.limits.Load().maxBytes
 	if holds+more > limit {
 		if now.Sub(r.fullLogged) >= time.Minute {
 			r.fullLogged = now
@@ -41,7 +46,7 @@ func (r *room) check(holds, more int64, now time.Time) error {
 		}
 	}
 	if r.diskLow {
-		return fmt.Errorf("%w: its disk has less than %d bytes left", ErrFull, r.options.ReserveBytes)
+		return fmt.Errorf("%w: its disk has less than %d bytes left", ErrFull, r.limits.Load().reserveBytes)
 	}
 	return nil
 }
@@ -64,13 +69,13 @@ func (r *room) askDisk() {
 		return
 	}
 	r.diskUnknown = false
-	low := usage.AvailBytes < uint64(r.options.ReserveBytes)
+	low := usage.AvailBytes < uint64(r.limits.Load().reserveBytes)
 	if low == r.diskLow {
 		return
 	}
 	r.diskLow = low
 	if low {
-		log.Error("disk is nearly full, refusing callbacks", "free_bytes", usage.AvailBytes, "reserve_bytes", r.options.ReserveBytes)
+		log.Error("disk is nearly full, refusing callbacks", "free_bytes", usage.AvailBytes, "reserve_bytes", r.limits.Load().reserveBytes)
 	} else {
 		log.Info("disk has room again", "free_bytes", usage.AvailBytes)
 	}

@@ -102,7 +102,7 @@ func (s *stress) Dropped(sink string, n int) {
 }
 
 // Discarded implements Watcher.
-func (s *stress) Discarded(sink string, n int) {
+func (s *stress) Discarded(sink string, _ bool, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sinks[sink].watchedDiscarded += n
@@ -472,4 +472,3 @@ func (s *stress) finish(t *testing.T, o Options) {
 			sink, sk.appended, sk.delivered, sk.watchedDropped, sk.dead+sk.watchedDead, sk.redriven, sk.discarded, sk.watchedDiscarded, sk.handedOrders)
 	}
 }
-

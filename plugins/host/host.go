@@ -198,6 +198,16 @@ func (s *Sink) WaitReady(ctx context.Context) error {
 	return s.await(ctx, func() bool { return s.state.Phase == PhaseReady })
 }
 
+// WaitFailure waits until the plugin has failed, or could not be started, for the
+// first time, and returns why. It returns nil when ctx ends before.
+func (s *Sink) WaitFailure(ctx context.Context) error {
+	var text string
+	if err := s.await(ctx, func() bool { text = s.state.LastError; return text != "" }); err != nil {
+		return nil //nolint:nilerr // it has not failed as long as anybody waited
+	}
+	return errors.New(text)
+}
+
 // Configure gives the plugin its settings, once it runs. They are kept, and given
 // to each process that follows, unless one of the diagnostics is an error. The
 // values must conform to the schema of Describe. Settings can be accepted once:
