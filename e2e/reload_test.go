@@ -93,9 +93,12 @@ sink "fault" "x" {
 sink "fault" "x" {
   config { on_configure = "exit" }
 }`, 500, `sink \"x\"`},
-	{"a plugin that refuses its settings", `sink "file" "x" {
+	{"a plugin that refuses its settings", `sink "webhook" "x" {
+  config { url = "ftp://example.com/" }
+}`, 422, "url"},
+	{"a sink that cannot be opened", `sink "file" "x" {
   config { path = "audit.jsonl/x.jsonl" }
-}`, 422, "x.jsonl"},
+}`, 500, "x.jsonl"},
 	{"what takes a restart", `log { level = "debug" }`, 422, "log"},
 }
 
