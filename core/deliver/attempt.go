@@ -183,9 +183,9 @@ func (w *Worker) ended(a attempted) {
 		w.health.failed(a.message)
 	}
 	if a.judges() {
-		failed, weight := a.outcome == event.OutcomeRetry, weight(a.leased.Attempts+1)
-		w.ramp.ended(now, failed, weight)
-		if w.breaker.ended(now, failed, weight) {
+		failed, n := a.outcome == event.OutcomeRetry, a.leased.Attempts+1
+		w.ramp.ended(now, failed, n)
+		if w.breaker.ended(now, failed, n) {
 			w.ramp.begin(now)
 		}
 	}

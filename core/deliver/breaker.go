@@ -14,18 +14,20 @@ import (
 // It judges by attempts that had an end: a failure is one that has to be made
 // again, also because there was no result; one that the sink delivered or rejected
 // is a success, since the sink works. Throttled attempts say nothing, and neither
-// do those that a plugin's death ended. A failure of a delivery that failed before
-// counts less, the second one a quarter, the third a ninth: the fault may be the
-// delivery's own, and deliveries that never succeed make up nearly all attempts
-// after a while. So they never outweigh others that are delivered.
+// do those that a plugin's death ended.
+//
+// Deliveries that never succeed make up nearly all attempts after a while, and the
+// others must not suffer for that. So only the first failure of a delivery counts
+// against successes. Further ones count where nothing succeeded within the window,
+// and less each time: the second a quarter, the third a ninth.
 type Breaker struct {
 	// FailureRatio is the share of failures from which on it opens: up to 1. 0:
 	// there is no breaker.
 	FailureRatio float64
 	// MinAttempts is how many attempts it takes to judge.
 	MinAttempts int
-	// Window is how far back attempts count. Where nothing but failures came for
-	// a tenth of it, MinAttempts of them, the rest does not count any more.
+	// Window is how far back attempts count. A tenth of it is enough where
+	// MinAttempts failed and nothing succeeded.
 	Window time.Duration
 	// OpenFor is how long it stays open at first; it doubles up to MaxOpenFor
 	// each time that the sink fails again. Up to a fifth of it is left out, by
@@ -75,14 +77,16 @@ type breaker struct {
 
 // tally counts the attempts of a part of the window.
 type tally struct {
-	part                int64 // which one, since the start
-	successes, failures float64
+	part      int64 // which one, since the start
+	successes float64
+	first     float64 // failures of deliveries that had not failed before
+	further   float64 // the other failures, by weight
 }
 
-// run is the failures since the last success.
+// run is the failures of first attempts since the last success.
 type run struct {
-	began    time.Time
-	failures float64
+	began time.Time
+	first int
 }
 
 func newBreaker(s Breaker, logger *slog.Logger, gauge prometheus.Gauge, now time.Time) *breaker {
@@ -96,12 +100,12 @@ func newBreaker(s Breaker, logger *slog.Logger, gauge prometheus.Gauge, now time
 
 // weight is how much a failure counts that is the n-th of its delivery. However
 // often it is tried, a delivery that never succeeds weighs no more than 1.65
-// successes in all.
+// in all.
 func weight(n int) float64 { return 1 / (float64(n) * float64(n)) }
 
-// ended notes a success, or a failure with its weight. It tells whether the
+// ended notes the end of an attempt, the n-th of its delivery. It tells whether the
 // breaker closed by that.
-func (b *breaker) ended(now time.Time, failed bool, weight float64) (closed bool) {
+func (b *breaker) ended(now time.Time, failed bool, n int) (closed bool) {
 	if b.settings.FailureRatio <= 0 {
 		return false
 	}
@@ -113,17 +117,8 @@ func (b *breaker) ended(now time.Time, failed bool, weight float64) (closed bool
 	case BreakerOpen: // it was in flight when it opened
 		return false
 	}
-	b.count(now, failed, weight)
-	if !failed {
-		return false
-	}
-	successes, failures := b.sum(now)
-	total, least := successes+failures, float64(b.settings.MinAttempts)
-	running := now.Sub(b.run.began)
-	switch {
-	case total >= least && failures >= b.settings.FailureRatio*total:
-	case b.run.failures >= least && running >= b.settings.Window/parts && running <= b.settings.Window:
-	default:
+	b.count(now, failed, n)
+	if !failed || !b.fails(now) {
 		return false
 	}
 	if now.Sub(b.since) > b.openFor {
@@ -134,33 +129,43 @@ func (b *breaker) ended(now time.Time, failed bool, weight float64) (closed bool
 	return false
 }
 
-func (b *breaker) count(now time.Time, failed bool, weight float64) {
+func (b *breaker) count(now time.Time, failed bool, n int) {
 	part := b.part(now)
 	t := &b.window[part%parts]
 	if t.part != part {
 		*t = tally{part: part}
 	}
-	if !failed {
+	switch {
+	case !failed:
 		t.successes++
 		b.run = run{}
-		return
+	case n > 1:
+		t.further += weight(n)
+	default:
+		t.first++
+		if b.run.first++; b.run.first == 1 {
+			b.run.began = now
+		}
 	}
-	t.failures += weight
-	if b.run.failures == 0 {
-		b.run.began = now
-	}
-	b.run.failures += weight
 }
 
-func (b *breaker) sum(now time.Time) (successes, failures float64) {
+// fails tells whether the window says so.
+func (b *breaker) fails(now time.Time) bool {
+	var successes, first, further float64
 	oldest := b.part(now) - parts
 	for i := range b.window {
 		if t := &b.window[i]; t.part > oldest {
 			successes += t.successes
-			failures += t.failures
+			first += t.first
+			further += t.further
 		}
 	}
-	return successes, failures
+	least := b.settings.MinAttempts
+	if successes == 0 {
+		return first+further >= float64(least)
+	}
+	return successes+first >= float64(least) && first >= b.settings.FailureRatio*(successes+first) ||
+		b.run.first >= least && now.Sub(b.run.began) >= b.settings.Window/parts
 }
 
 func (b *breaker) part(now time.Time) int64 {

@@ -1,8 +1,10 @@
 package deliver_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +19,8 @@ import (
 type memQueue struct {
 	mu       sync.Mutex
 	items    map[uint64]*item
+	last     uint64 // the newest one's number
+	turn     bool   // of those that were tried before
 	changed  chan struct{}
 	settled  []queue.Settlement
 	extended int
@@ -30,6 +34,7 @@ type item struct {
 	due    time.Time
 	token  uint64
 	held   bool
+	again  bool // it was settled as to be tried again
 }
 
 func newMemQueue(n int) *memQueue {
@@ -43,10 +48,8 @@ func newMemQueue(n int) *memQueue {
 func (q *memQueue) add(body string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	seq := uint64(len(q.items) + len(q.settled) + 1)
-	for q.items[seq] != nil {
-		seq++
-	}
+	q.last++
+	seq := q.last
 	now := time.Now()
 	ev := &event.Event{ID: ulid.MustNew(seq, noEntropy{}), Source: "s", Type: "t", Time: now, Accepted: now, Body: []byte(body)}
 	q.items[seq] = &item{due: now, leased: queue.Leased{
@@ -75,24 +78,26 @@ func (q *memQueue) Take(ctx context.Context, _ string, want queue.Want) ([]queue
 		var out []queue.Leased
 		var suspect *item
 		next, bytes := time.Hour, 0
-		for seq := uint64(1); seq < 10_000 && len(out) < want.MaxEvents; seq++ {
-			it := q.items[seq]
-			if it == nil || it.held {
-				continue
-			}
-			if wait := time.Until(it.due); wait > 0 {
+		var fresh, again []*item
+		for _, it := range q.items {
+			switch wait := time.Until(it.due); {
+			case it.held:
+			case wait > 0:
 				next = min(next, wait)
-				continue
-			}
-			if it.leased.Suspicion.Suspect() {
-				if suspect == nil || it.due.Before(suspect.due) {
+			case it.leased.Suspicion.Suspect():
+				if suspect == nil || it.due.Before(suspect.due) || (it.due.Equal(suspect.due) && it.leased.Lease.Seq < suspect.leased.Lease.Seq) {
 					suspect = it
 				}
-				continue
+			case it.again:
+				again = append(again, it)
+			default:
+				fresh = append(fresh, it)
 			}
-			if want.SuspectsFirst && q.suspectDue() {
-				continue
-			}
+		}
+		if suspect != nil && want.SuspectsFirst {
+			fresh, again = nil, nil
+		}
+		for _, it := range q.inTurns(fresh, again, want.MaxEvents) {
 			if bytes += len(it.leased.Event.Body); len(out) > 0 && bytes > want.MaxBytes {
 				break
 			}
@@ -122,14 +127,21 @@ func (q *memQueue) Take(ctx context.Context, _ string, want queue.Want) ([]queue
 	}
 }
 
-// suspectDue tells whether a suspect can be handed out.
-func (q *memQueue) suspectDue() bool {
-	for _, it := range q.items {
-		if it.leased.Suspicion.Suspect() && !it.held && !it.due.After(time.Now()) {
-			return true
+// inTurns returns up to most of both, in turns, as the queue does.
+func (q *memQueue) inTurns(fresh, again []*item, most int) (out []*item) {
+	slices.SortFunc(fresh, func(a, b *item) int { return cmp.Compare(a.leased.Lease.Seq, b.leased.Lease.Seq) })
+	slices.SortFunc(again, func(a, b *item) int {
+		return cmp.Or(a.due.Compare(b.due), cmp.Compare(a.leased.Lease.Seq, b.leased.Lease.Seq))
+	})
+	for len(out) < most && len(fresh)+len(again) > 0 {
+		q.turn = !q.turn
+		if len(fresh) == 0 || (q.turn && len(again) > 0) {
+			out, again = append(out, again[0]), again[1:]
+		} else {
+			out, fresh = append(out, fresh[0]), fresh[1:]
 		}
 	}
-	return false
+	return out
 }
 
 func (q *memQueue) Stats() queue.Stats {
@@ -193,6 +205,7 @@ func (q *memQueue) Settle(_ context.Context, settlements []queue.Settlement) err
 			continue
 		}
 		it.held, it.due, it.leased.Attempts, it.leased.Suspicion = false, s.Retry.At, s.Attempts, s.Suspicion
+		it.again = it.again || s.Retry.Error != "" || s.Attempts > 0
 	}
 	q.wake()
 	return nil
@@ -249,9 +262,19 @@ func newFakeSink(deliver func(ctx context.Context, batch host.Batch, result func
 	return s
 }
 
+// setReady makes it ready when ready is closed.
+func (s *fakeSink) setReady(ready chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ready = ready
+}
+
 func (s *fakeSink) WaitReady(ctx context.Context) error {
+	s.mu.Lock()
+	ready := s.ready
+	s.mu.Unlock()
 	select {
-	case <-s.ready:
+	case <-ready:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -16,7 +16,7 @@ const (
 
 // ramp bounds what a sink has in flight after it came back, so that its backlog
 // does not fall upon it all at once: at first 1, doubling step by step while
-// deliveries succeed. A step in which more fail than succeed halves it.
+// deliveries succeed. A step in which most of them fail halves it.
 type ramp struct {
 	full    int
 	allowed atomic.Int64 // 0: there is no ramp
@@ -49,33 +49,38 @@ func (r *ramp) limit() int {
 	return r.full
 }
 
-// ended notes a result. weight is how much a failure counts.
-func (r *ramp) ended(now time.Time, failed bool, weight float64) {
+// ended notes the end of an attempt, the n-th of its delivery.
+func (r *ramp) ended(now time.Time, failed bool, n int) {
 	if r.allowed.Load() == 0 {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	allowed := int(r.allowed.Load())
+	over := !now.Before(r.stepEnds)
+	if over && r.halved {
+		r.step(now)
+		over = false
+	}
 	if failed {
-		r.failures += weight
+		r.failures += weight(n)
 	} else {
 		r.successes++
 	}
+	allowed := int(r.allowed.Load())
 	switch {
-	case r.failures > r.successes && !r.halved:
+	case r.failures >= 3*r.successes+2 && !r.halved:
 		r.halved = true
 		allowed = max(1, allowed/2)
-	case now.Before(r.stepEnds):
+	case !over:
 		return
-	case !r.halved:
-		allowed *= 2
+	default:
+		if r.successes > 0 {
+			allowed *= 2
+		}
+		r.step(now)
 	}
 	if allowed >= r.full || !now.Before(r.ends) {
 		allowed = 0
-	}
-	if !now.Before(r.stepEnds) {
-		r.step(now)
 	}
 	r.allowed.Store(int64(allowed))
 }

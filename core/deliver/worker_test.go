@@ -1,10 +1,8 @@
 package deliver_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -21,79 +19,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
-
-var delivered = host.Result{Outcome: host.OutcomeDelivered}
-
-func asIs(v *event.View, _ string) (pipeline.Rendered, error) {
-	return pipeline.Rendered{Body: v.Event.Body}, nil
-}
-
-func settings() deliver.Settings {
-	return deliver.Settings{
-		Sink: "out", Timeout: 30 * time.Second, MaxInFlight: 64, MaxCalls: 4, MaxBatchEvents: 16, MaxBatchBytes: 1 << 20,
-		Retry: deliver.Retry{MinBackoff: time.Second, MaxBackoff: time.Minute, MaxAge: time.Hour}, Grace: 10 * time.Second,
-	}
-}
-
-// world is a worker with what is around it.
-type world struct {
-	t       *testing.T
-	reg     *prometheus.Registry
-	log     *bytes.Buffer
-	stop    context.CancelFunc
-	stopped chan error
-}
-
-// run starts a worker inside a synctest bubble.
-func run(t *testing.T, s deliver.Settings, q deliver.Queue, sink deliver.Sink, render deliver.Render) *world {
-	t.Helper()
-	w := &world{t: t, reg: prometheus.NewRegistry(), log: &bytes.Buffer{}, stopped: make(chan error, 1)}
-	metrics := deliver.NewMetrics(w.reg).Sink("out")
-	worker := deliver.NewWorker(s, q, sink, render, metrics, slog.New(slog.NewTextHandler(w.log, nil)))
-	ctx, cancel := context.WithCancel(t.Context())
-	w.stop = cancel
-	go func() { w.stopped <- worker.Run(ctx) }()
-	return w
-}
-
-func (w *world) end() {
-	w.t.Helper()
-	w.stop()
-	if err := <-w.stopped; err != nil {
-		w.t.Errorf("Run: %v", err)
-	}
-}
-
-func (w *world) metric(name string, want float64, labels ...string) {
-	w.t.Helper()
-	families, err := w.reg.Gather()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() != name {
-			continue
-		}
-		for _, m := range f.Metric {
-			var got []string
-			for _, l := range m.Label {
-				got = append(got, l.GetName()+"="+l.GetValue())
-			}
-			if strings.Join(got, ",") != strings.Join(labels, ",") {
-				continue
-			}
-			value := m.GetCounter().GetValue()
-			if h := m.GetHistogram(); h != nil {
-				value = float64(h.GetSampleCount())
-			}
-			if value != want {
-				w.t.Errorf("%s%v = %v, want %v", name, labels, value, want)
-			}
-			return
-		}
-	}
-	w.t.Errorf("no series %s%v", name, labels)
-}
 
 func TestDeliversInBatchesAndCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -511,7 +436,7 @@ func TestAllSeriesExistFromTheStart(t *testing.T) {
 	deliver.NewMetrics(reg).Sink("out")
 	for name, want := range map[string]int{
 		"callbackd_attempts_total": 4, "callbackd_deliveries_total": 3, "callbackd_dead_letters_total": 7,
-		"callbackd_attempt_duration_seconds": 1, "callbackd_delivery_lag_seconds": 1,
+		"callbackd_attempt_duration_seconds": 1, "callbackd_delivery_lag_seconds": 1, "callbackd_breaker_open": 1,
 	} {
 		if n, err := testutil.GatherAndCount(reg, name); err != nil || n != want {
 			t.Errorf("%s has %d series (%v), want %d", name, n, err, want)
