@@ -76,6 +76,9 @@ func TestScripts(t *testing.T) {
 			"expand":      expand,
 			"occupy":      occupy,
 			"certificate": certificate,
+			"await":       awaitLetters,
+			"lines":       awaitLines,
+			"first":       firstLetter,
 		},
 	})
 }
