@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/callbackd/callbackd/core/event"
@@ -45,24 +46,35 @@ func (r *appendRequest) share() int64 { return int64(freshKeyLen + len(r.deliver
 // refuses is an ErrFull where a sink that wants no event without its delivery has
 // no room for it.
 func (c *committer) refuses(r *appendRequest, now time.Time) error {
+	var before map[*sink]int64 // of this event
 	for i := range r.routes {
 		s := c.q.sink(r.routes[i].Sink)
 		bounds := s.bounds.Load()
-		if r.routes[i].Dead == nil && bounds != nil && bounds.WhenFull == RefuseNew && c.over(s, bounds, r) > 0 {
+		if r.routes[i].Dead != nil || bounds == nil || bounds.WhenFull != RefuseNew {
+			continue
+		}
+		if c.over(s, bounds, r)+before[s] > 0 {
 			c.room.backlogFull(s.name, "refuse", bounds.MaxBacklog, now)
 			return fmt.Errorf("%w: %s", ErrFull, overflow(s.name, bounds.MaxBacklog))
 		}
+		if before == nil {
+			before = make(map[*sink]int64)
+		}
+		before[s] += r.backlog()
 	}
 	return nil
 }
 
-// over is by how many bytes a delivery of r would exceed the backlog of s.
+// backlog is what a delivery of r takes of the backlog of its sink.
+func (r *appendRequest) backlog() int64 { return r.share() + int64(len(r.record)) }
+
+// over is by how many bytes a delivery of r would exceed the backlog of s; negative:
+// there is room for it.
 func (c *committer) over(s *sink, bounds *Limits, r *appendRequest) int64 {
 	if bounds == nil || bounds.MaxBacklog <= 0 {
-		return 0
+		return math.MinInt64 / 2
 	}
-	ch := c.changesOf(s)
-	return ch.counts.bytes + r.share() + int64(len(r.record)) - bounds.MaxBacklog
+	return c.changesOf(s).counts.bytes + r.backlog() - bounds.MaxBacklog
 }
 
 func overflow(sink string, limit int64) string {
@@ -121,17 +133,17 @@ func (c *committer) keepDelivery(b *pebble.Batch, r *appendRequest, i int, seq u
 			return true, c.deadFromStart(b, s, ch, d, event.Death{Reason: event.ReasonOverflow, Error: overflow(s.name, bounds.MaxBacklog)}, now)
 		}
 		c.room.backlogFull(s.name, "drop_oldest", bounds.MaxBacklog, now)
-		freed, err := c.dropOldest(b, s, ch, over, now)
+		ok, err := c.dropFor(b, s, ch, r.backlog(), over, now)
 		if err != nil {
 			return false, err
 		}
-		if freed < over { // all that is left is handed out
+		if !ok {
 			c.told.dropped(s.name)
 			return false, nil
 		}
 	}
 	if d.order != 0 && ch.counts.chains > 0 {
-		r, err := c.q.store.chain(s.id, d.order)
+		r, err := c.chainOf(s, d.order)
 		if err != nil {
 			return false, err
 		}
@@ -150,65 +162,6 @@ func (c *committer) deadFromStart(b *pebble.Batch, s *sink, ch *changes, d *deli
 	ch.counts.bytes += int64(d.eventLen) // which bury takes off again
 	c.told.deadLetter(s.name, death.Reason)
 	return c.bury(b, s, ch, d, death, 0, now)
-}
-
-// dropOldest drops the oldest deliveries of a sink until so many bytes of its
-// backlog are freed, and returns how many are.
-func (c *committer) dropOldest(b *pebble.Batch, s *sink, ch *changes, need int64, now time.Time) (freed int64, err error) {
-	for freed < need {
-		s.mu.Lock()
-		d, onDisk := s.dropFirst()
-		s.mu.Unlock()
-		if onDisk {
-			if d, err = c.dropOnDisk(s); err != nil {
-				return freed, err
-			}
-		}
-		if d == nil {
-			return freed, nil
-		}
-		if d.event == nil {
-			if err := loadEvent(c.q.store, d); err != nil {
-				return freed, err
-			}
-		}
-		before := ch.counts.bytes
-		if err := c.settle(b, &move{sink: s, d: d, dropped: true}, now); err != nil {
-			return freed, err
-		}
-		freed += before - ch.counts.bytes
-		c.told.dropped(s.name)
-	}
-	return freed, nil
-}
-
-// dropOnDisk reads the first of those that are on disk only, and takes it over.
-func (c *committer) dropOnDisk(s *sink) (*delivery, error) {
-	s.mu.Lock()
-	from, to := s.freshNext, s.published
-	s.mu.Unlock()
-	// One takes the place of the next, which costs a read each: the store has them
-	// side by side, in its cache.
-	p, err := c.q.readFresh(s, from, to, 1, 0)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.freshNext != from { // a taker was faster: it is in memory now
-		d, _ := s.dropFirst()
-		return d, nil
-	}
-	if len(p.deliveries) == 0 {
-		s.freshNext, s.freshAll = p.next, true
-		return nil, nil
-	}
-	d := p.deliveries[0]
-	s.freshNext, s.freshSince, s.freshAll = p.next, p.since, !p.next.less(s.published)
-	s.held[d.key()] = d
-	s.takenFresh.push(d)
-	d.state = settling
-	return d, nil
 }
 
 // told is what the watcher is to be told of after the commit.

@@ -48,7 +48,11 @@ type committer struct {
 	mustSync   bool   // the batch has more than settlements as delivered or to be tried again
 	// onces are the keys of the batch that are to be remembered.
 	onces map[[onceHashLen]byte]ulid.ULID
-	told  told
+	// rows are the order keys that the batch changes: what will be kept of them.
+	rows map[rowKey]chainRecord
+	// parkedFrom is where what is parked was last dropped.
+	parkedFrom map[*sink][]byte
+	told       told
 }
 
 func newCommitter(q *Embedded) *committer {
@@ -58,6 +62,9 @@ func newCommitter(q *Embedded) *committer {
 		left:    make(map[uint64]int),
 		room:    room{options: q.options, limits: &q.limits, health: q.health},
 		onces:   make(map[[onceHashLen]byte]ulid.ULID),
+		rows:    make(map[rowKey]chainRecord),
+
+		parkedFrom: make(map[*sink][]byte),
 	}
 	c.watch = time.AfterFunc(time.Hour, func() {
 		q.health.fail(fmt.Errorf("queue %s: the disk did not take a commit within %s", q.options.Dir, q.options.StallTimeout))
@@ -215,6 +222,7 @@ func (c *committer) build(b *pebble.Batch, g *group) error {
 	}
 	c.mustSync = false
 	clear(c.onces)
+	clear(c.rows)
 	now := time.Now()
 	for _, r := range g.appends {
 		if r.cancelled {
@@ -278,7 +286,7 @@ func (c *committer) changesOf(s *sink) *changes {
 			ch = new(changes)
 		}
 		s.mu.Lock()
-		ch.counts, ch.dead = s.counts, s.deadMark
+		ch.counts, ch.dead, ch.buried = s.counts, s.deadMark, lastPosition()
 		s.mu.Unlock()
 		c.changed[s] = ch
 	}

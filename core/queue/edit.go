@@ -45,20 +45,22 @@ const (
 	sweepEvery = 30 * time.Second
 )
 
-// sweep removes what has become too old, and tells whether there may be more.
+// sweep removes what has become too old, or is above a limit that was lowered since,
+// and tells whether there may be more.
 func (c *committer) sweep(b *pebble.Batch, now time.Time) (more bool, err error) {
 	for _, s := range c.q.allSinks() {
 		bounds := s.bounds.Load()
-		if bounds == nil || bounds.DeadMaxAge <= 0 || s.id == 0 {
+		if bounds == nil || s.id == 0 || (bounds.DeadMaxAge <= 0 && bounds.DeadMaxBytes <= 0) {
 			continue
 		}
-		n, err := c.discardOldest(b, s, sweepMost, true, func(ch *changes, died int64) bool {
-			return died < nanos(now.Add(-bounds.DeadMaxAge))
+		m, err := c.discardOldest(b, s, sweepMost, func(ch *changes, died int64) (remove, aged bool) {
+			aged = bounds.DeadMaxAge > 0 && died < nanos(now.Add(-bounds.DeadMaxAge))
+			return aged || tooManyDead(bounds, ch), aged
 		})
 		if err != nil {
 			return false, err
 		}
-		more = more || n == sweepMost
+		more = more || m
 	}
 	n, err := c.forget(b, sweepMost, now)
 	return more || n == sweepMost, err

@@ -233,7 +233,7 @@ func (q *Embedded) append(ctx context.Context, ev *event.Event, routes []event.R
 		return first, err
 	}
 	if once != nil {
-		r.once, r.hash = once, onceHash(once.Key)
+		r.once, r.hash = once, onceHash(ev.Source, once.Key)
 	}
 	g, err := q.groups.join(r, nil, len(r.record))
 	if err != nil {

@@ -179,11 +179,12 @@ func appendParkedKey(b []byte, sink uint32, order uint64, p position) []byte {
 	return binary.BigEndian.AppendUint32(b, p.index)
 }
 
-func parseParkedKey(k []byte) (position, error) {
+func parseParkedKey(k []byte) (order uint64, pos position, err error) {
 	if len(k) != timedKeyLen || k[0] != spaceParked {
-		return position{}, fmt.Errorf("key %x is not that of a delivery that waits for another", k)
+		return 0, position{}, fmt.Errorf("key %x is not that of a delivery that waits for another", k)
 	}
-	return position{seq: binary.BigEndian.Uint64(k[13:]), index: binary.BigEndian.Uint32(k[21:])}, nil
+	pos = position{seq: binary.BigEndian.Uint64(k[13:]), index: binary.BigEndian.Uint32(k[21:])}
+	return binary.BigEndian.Uint64(k[5:]), pos, nil
 }
 
 func appendChainKey(b []byte, sink uint32, order uint64) []byte {

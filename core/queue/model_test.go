@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/callbackd/callbackd/core/event"
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/oklog/ulid/v2"
 	"pgregory.net/rapid"
@@ -50,6 +51,11 @@ type modelDelivery struct {
 	old   []modelKept
 	// redriven: pending since then, not since its event was accepted.
 	redriven bool
+	// space, key and size are where the store has it, and what it takes of the
+	// backlog of its sink.
+	space byte
+	pos   position
+	size  int64
 }
 
 // modelKept is what is kept with a delivery, but for its state.
@@ -72,12 +78,33 @@ type machine struct {
 	// delivered counts by sink; leastDelivered is what survives a crash.
 	delivered, leastDelivered map[string]int64
 	onces                     map[string]ulid.ULID
+	// backlog bounds what is kept for the sink "a", which drops the oldest; 0:
+	// nothing does. dropped is what the watcher was told since the last look.
+	backlog int64
+	dropped int
+	// contents is what the store had after the last step.
+	contents map[modelKey]modelDelivery
+}
+
+// DeadLetter implements Watcher.
+func (m *machine) DeadLetter(string, event.Reason) {}
+
+// Dropped implements Watcher.
+func (m *machine) Dropped(_ string, n int) { m.dropped += n }
+
+// Discarded implements Watcher.
+func (m *machine) Discarded(string, bool, int) {}
+
+func (m *machine) limits() map[string]Limits {
+	return map[string]Limits{"a": {MaxBacklog: m.backlog, WhenFull: DropOldest}, "b": {}}
 }
 
 var modelSinks = []string{"a", "b", "c"}
 
 func (m *machine) open(t *rapid.T) {
-	q, err := Open(context.Background(), Options{Dir: "/data/queue", Sinks: map[string]Limits{"a": {}, "b": {}}, WindowEvents: m.window, fs: m.fs})
+	q, err := Open(context.Background(), Options{
+		Dir: "/data/queue", Sinks: m.limits(), Watcher: m, WindowEvents: m.window, WindowBytes: m.window * 2000, fs: m.fs,
+	})
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
@@ -106,10 +133,110 @@ func (m *machine) append(t *rapid.T) {
 		m.model.states[k] = md
 		m.model.order = append(m.model.order, k)
 	}
+	check := m.watchDrops(t)
 	if err := m.q.Append(context.Background(), ev, routes); err != nil {
 		t.Fatalf("append: %v", err)
 	}
+	check(modelKey{ev.ID, "a"})
 	m.synced()
+}
+
+// watchDrops looks at what is kept for the sink that drops. The function that it
+// returns checks what an append has dropped of it.
+func (m *machine) watchDrops(t *rapid.T) func(added modelKey) {
+	if m.backlog == 0 {
+		return func(modelKey) {}
+	}
+	before := m.contents
+	s := m.q.sink("a")
+	taken := make(map[deliveryKey]bool)
+	s.mu.Lock()
+	had := s.counts.bytes
+	for _, h := range []deliveryHeap{s.takenFresh, s.takenDelayed} {
+		for _, d := range h.items {
+			taken[d.key()] = true
+		}
+	}
+	s.mu.Unlock()
+	m.dropped = 0
+	return func(added modelKey) {
+		// The watcher is told after the append was answered, and before the next commit.
+		if err := m.q.edit(context.Background(), func(*committer, *pebble.Batch, time.Time) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		after := readAll(t, m.q)
+		m.contents = after
+		s.mu.Lock()
+		has := s.counts.bytes
+		s.mu.Unlock()
+		if has > max(had, m.backlog) {
+			t.Fatalf("%d bytes are kept, %d were, %d are allowed", has, had, m.backlog)
+		}
+		var dropped, left []modelDelivery
+		for k, md := range m.model.states {
+			was, there := before[k]
+			if k.sink != "a" || md.state != modelPending || !there {
+				continue
+			}
+			_, there = after[k]
+			switch {
+			case taken[deliveryKey{was.pos.seq, was.pos.index}]:
+				if !there {
+					t.Fatalf("%v was handed out and is dropped", k)
+				}
+			case there:
+				left = append(left, was)
+			default:
+				dropped, md.state = append(dropped, was), modelDone
+			}
+		}
+		told := len(dropped)
+		if md := m.model.states[added]; md != nil && md.state == modelPending {
+			if _, there := after[added]; !there {
+				md.state = modelDone
+				told++
+				if len(left) > 0 && len(dropped) > 0 {
+					t.Fatalf("the new one is dropped, and %d are left", len(left))
+				}
+			} else if len(dropped) > 0 && had <= m.backlog {
+				last := slices.MaxFunc(dropped, dropOrder)
+				if last.order == 0 && has+last.size <= m.backlog {
+					t.Fatalf("%d of %d bytes are kept, so %v was dropped for nothing", has, m.backlog, last)
+				}
+			}
+		} else if told > 0 {
+			t.Fatalf("%d were dropped for nothing", told)
+		}
+		if m.dropped != told {
+			t.Fatalf("the watcher was told of %d, %d were dropped", m.dropped, told)
+		}
+		for _, d := range dropped {
+			for _, l := range left {
+				if sameRow := d.space != spaceParked || l.space != spaceParked || d.order == l.order; sameRow && dropOrder(l, d) < 0 {
+					t.Fatalf("%c %v was dropped before %c %v", d.space, d.pos, l.space, l.pos)
+				}
+			}
+		}
+	}
+}
+
+// dropOrder is the order in which deliveries are dropped: those never tried first.
+// Of what is parked, that holds for each order key alone.
+func dropOrder(a, b modelDelivery) int {
+	places := []byte{spaceFresh, spaceParked, spaceDelayed}
+	if c := slices.Index(places, a.space) - slices.Index(places, b.space); c != 0 {
+		return c
+	}
+	if a.pos.less(b.pos) {
+		return -1
+	}
+	return 1
+}
+
+// configure changes how much is kept.
+func (m *machine) configure(t *rapid.T) {
+	m.backlog = rapid.Int64Range(1000, 20_000).Draw(t, "backlog")
+	m.q.Configure(m.limits())
 }
 
 // appendMany makes rows of the same order key.
@@ -245,9 +372,10 @@ func (m *machine) dead(t *rapid.T) (keys []DeadKey, of []*modelDelivery) {
 func (m *machine) redrive(t *rapid.T) {
 	keys, of := m.dead(t)
 	n, err := m.q.Redrive(context.Background(), keys)
-	if err != nil || n != len(of) {
+	if err != nil || n > len(of) || (m.backlog == 0 && n < len(of)) {
 		t.Fatalf("redrive of %d: %d, %v", len(of), n, err)
 	}
+	of = of[:n]
 	for _, md := range of {
 		md.state, md.attempts, md.order, md.redriven = modelPending, 0, 0, true
 	}
@@ -282,6 +410,7 @@ func (m *machine) once(t *rapid.T) {
 	if rapid.Bool().Draw(t, "routed") {
 		routes = []event.Route{{Pipeline: "p", Sink: "a"}}
 	}
+	check := m.watchDrops(t)
 	first, err := m.q.AppendOnce(context.Background(), ev, routes, event.Once{Key: key, Window: time.Hour})
 	want, known := m.onces[key]
 	if !known {
@@ -295,6 +424,7 @@ func (m *machine) once(t *rapid.T) {
 		if routes != nil {
 			m.model.states[modelKey{ev.ID, "a"}] = &modelDelivery{}
 		}
+		check(modelKey{ev.ID, "a"})
 		m.synced()
 	}
 }
@@ -380,13 +510,13 @@ func (m *machine) resync(t *rapid.T) {
 
 // Check is run after each step: store, counters and model agree.
 func (m *machine) Check(t *rapid.T) {
-	contents := readAll(t, m.q)
+	m.contents = readAll(t, m.q)
 	counts := make(map[string]*SinkStats)
 	for _, s := range modelSinks {
 		counts[s] = &SinkStats{}
 	}
 	for k, md := range m.model.states {
-		got, there := contents[k]
+		got, there := m.contents[k]
 		if md.state == modelDone {
 			if there {
 				t.Fatalf("%v is done and still kept", k)
@@ -477,6 +607,7 @@ func readAll(t fataler, q *Embedded) map[modelKey]modelDelivery {
 		fate modelState
 		// size is what is kept for it besides the event.
 		size   int64
+		space  byte
 		parked bool
 		order  uint64
 	}
@@ -503,8 +634,8 @@ func readAll(t fataler, q *Embedded) map[modelKey]modelDelivery {
 		case spaceDelayed, spaceDead:
 			f.pos, err = parseTimedKey(k, k[0])
 		case spaceParked:
-			f.pos, err = parseParkedKey(k)
-			f.parked, f.order = true, beUint64(k[5:])
+			f.order, f.pos, err = parseParkedKey(k)
+			f.parked = true
 		case spaceChain:
 			chains[[2]uint64{uint64(beUint32(k[1:])), beUint64(k[5:])}], err = decodeChain(v)
 		case spaceDeadEvent:
@@ -530,7 +661,7 @@ func readAll(t fataler, q *Embedded) map[modelKey]modelDelivery {
 			continue
 		}
 		sum += int64(len(k) + len(v))
-		f.sink = beUint32(k[1:])
+		f.sink, f.space = beUint32(k[1:]), k[0]
 		if f.rec, err = decodeDelivery(v); err != nil {
 			t.Fatalf("key %x: %v", k, err)
 		}
@@ -592,7 +723,10 @@ func readAll(t fataler, q *Embedded) map[modelKey]modelDelivery {
 			}
 		}
 		got[f.sink] = c
-		out[modelKey{ev.event.ID, names[f.sink]}] = modelDelivery{state: f.fate, attempts: f.rec.attempts, suspicion: f.rec.suspicion}
+		out[modelKey{ev.event.ID, names[f.sink]}] = modelDelivery{
+			state: f.fate, attempts: f.rec.attempts, suspicion: f.rec.suspicion,
+			space: f.space, pos: f.pos, order: f.order, size: f.size + int64(lens[f.pos.seq]),
+		}
 	}
 	for id, r := range sinks {
 		r.counts.delivered = 0 // what was delivered is not there to be counted
@@ -635,18 +769,24 @@ func readAll(t fataler, q *Embedded) map[modelKey]modelDelivery {
 	return out
 }
 
-func TestModel(t *testing.T) {
+func TestModel(t *testing.T) { testModel(t, []int64{0}) }
+
+// The sink "a" has room for a few deliveries only, and drops the oldest.
+func TestModelDrops(t *testing.T) { testModel(t, []int64{1000, 5000, 20_000}) }
+
+func testModel(t *testing.T, backlogs []int64) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &machine{
 			fs:    vfs.NewCrashableMem(),
 			model: model{states: make(map[modelKey]*modelDelivery)},
 
 			delivered: make(map[string]int64), onces: make(map[string]ulid.ULID),
-			window: rapid.SampledFrom([]int{1, 2, 5, 1000}).Draw(t, "window"),
+			window:  rapid.SampledFrom([]int{1, 2, 5, 1000}).Draw(t, "window"),
+			backlog: rapid.SampledFrom(backlogs).Draw(t, "backlog"),
 		}
 		m.open(t)
 		defer func() { _ = m.q.Close() }()
-		t.Repeat(map[string]func(*rapid.T){
+		actions := map[string]func(*rapid.T){
 			"":            m.Check,
 			"append":      m.append,
 			"take":        m.take,
@@ -661,10 +801,76 @@ func TestModel(t *testing.T) {
 			"expire":      m.expire,
 			"reopen":      m.reopen,
 			"crash":       m.crash,
-		})
+		}
+		if m.backlog > 0 {
+			actions["configure"] = m.configure
+		}
+		t.Repeat(actions)
 		// All of it can be had, and settled, in the end.
 		m.drain(t)
 	})
+}
+
+// What waits behind one that is to be tried again much later is dropped before that
+// one is, and after those never tried.
+func TestModelDropsParked(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &machine{
+			fs:    vfs.NewCrashableMem(),
+			model: model{states: make(map[modelKey]*modelDelivery)},
+
+			delivered: make(map[string]int64), onces: make(map[string]ulid.ULID),
+			window: rapid.IntRange(1, 4).Draw(t, "window"), backlog: 1 << 30,
+		}
+		m.open(t)
+		defer func() { _ = m.q.Close() }()
+		for range rapid.IntRange(5, 25).Draw(t, "waiting") {
+			m.appendTo(t, "a", rapid.Uint64Range(0, 3).Draw(t, "order"))
+		}
+		s := m.q.sink("a")
+		for range 8 { // park, where the window is full of those that wait
+			ds, err := m.q.takeNow(s, Want{MaxEvents: 2, MaxBytes: 1 << 20})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, l := range s.lend(ds, time.Hour, func() uint64 { return m.q.tokens.Add(1) }) {
+				m.check(t, "a", l)
+				st := Settlement{Lease: l.Lease, Attempts: 1, Retry: &Retry{At: time.Now().Add(time.Hour), Error: "e"}}
+				if err := m.q.Settle(context.Background(), []Settlement{st}); err != nil {
+					t.Fatal(err)
+				}
+				m.model.states[modelKey{l.Event.ID, "a"}].attempts = 1
+			}
+		}
+		m.Check(t)
+		m.backlog = m.q.Stats().Sinks["a"].Bytes + rapid.Int64Range(0, 500).Draw(t, "room")
+		m.q.Configure(m.limits())
+		for range rapid.IntRange(5, 30).Draw(t, "new") {
+			m.appendTo(t, "a", rapid.Uint64Range(0, 4).Draw(t, "order"))
+			switch rapid.IntRange(0, 6).Draw(t, "then") {
+			case 0:
+				m.reopen(t)
+			case 1:
+				m.take(t)
+			}
+			m.Check(t)
+		}
+	})
+}
+
+// appendTo appends an event with one delivery.
+func (m *machine) appendTo(t *rapid.T, sink string, order uint64) {
+	m.n++
+	ev := &event.Event{ID: ulid.ULID{14: byte(m.n >> 8), 15: byte(m.n)}, Source: "s", Accepted: time.Unix(int64(m.n), 0).UTC()}
+	ev.Body = bytes.Repeat([]byte{byte(m.n)}, rapid.IntRange(0, 1500).Draw(t, "body"))
+	k := modelKey{ev.ID, sink}
+	m.model.states[k] = &modelDelivery{body: ev.Body, order: order}
+	check := m.watchDrops(t)
+	if err := m.q.Append(context.Background(), ev, []event.Route{{Pipeline: "p", Sink: sink, Order: order}}); err != nil {
+		t.Fatalf("append: %v", err)
+	}
+	check(k)
+	m.synced()
 }
 
 func (m *machine) drain(t *rapid.T) {

@@ -16,8 +16,9 @@ import (
 // and may be of any length. Two keys with the same hash, 128 bits of SHA-256, are
 // not to be expected, nor to be made.
 
-func onceHash(key string) (h [onceHashLen]byte) {
-	sum := sha256.Sum256([]byte(key))
+func onceHash(source, key string) (h [onceHashLen]byte) {
+	b := binary.AppendUvarint(nil, uint64(len(source))) // two sources do not share keys
+	sum := sha256.Sum256(append(append(b, source...), key...))
 	copy(h[:], sum[:])
 	return h
 }

@@ -26,7 +26,7 @@ func (q *Embedded) park(s *sink) error {
 // handed out for the first time, it is made one that is.
 func (c *committer) park(b *pebble.Batch, s *sink, row toPark, now time.Time) error {
 	ch := c.changesOf(s)
-	r, err := c.q.store.chain(s.id, row.key)
+	r, err := c.chainOf(s, row.key)
 	if err != nil {
 		return err
 	}
@@ -39,6 +39,9 @@ func (c *committer) park(b *pebble.Batch, s *sink, row toPark, now time.Time) er
 	}
 	if r.n == 0 {
 		return damaged(fmt.Errorf("order key %x of sink %s has no deliveries", row.key, s.name))
+	}
+	if r.n == 1 {
+		r.from = row.ds[0].pos // others that were there once are not to be looked for
 	}
 	for _, d := range row.ds {
 		ch.counts.fresh--
@@ -89,11 +92,12 @@ func (c *committer) goOn(b *pebble.Batch, s *sink, ch *changes, d *delivery, fir
 		ch.chains = append(ch.chains, chainChange{key: d.order, settled: d, dropped: dropped})
 		return nil
 	}
-	r, err := c.q.store.chain(s.id, d.order)
+	r, err := c.chainOf(s, d.order)
 	if err != nil {
 		return err
 	}
 	if r.n <= 1 {
+		c.rows[rowKey{s, d.order}] = chainRecord{}
 		ch.counts.chains--
 		ch.chains = append(ch.chains, chainChange{key: d.order, settled: d})
 		c.key = appendChainKey(c.key[:0], s.id, d.order)
@@ -119,7 +123,22 @@ func (c *committer) goOn(b *pebble.Batch, s *sink, ch *changes, d *delivery, fir
 	return c.setChain(b, s, d.order, r)
 }
 
+// rowKey finds what is kept of an order key.
+type rowKey struct {
+	sink  *sink
+	order uint64
+}
+
+// chainOf is what is kept of an order key, with what the batch has changed of it.
+func (c *committer) chainOf(s *sink, order uint64) (chainRecord, error) {
+	if r, ok := c.rows[rowKey{s, order}]; ok {
+		return r, nil
+	}
+	return c.q.store.chain(s.id, order)
+}
+
 func (c *committer) setChain(b *pebble.Batch, s *sink, order uint64, r chainRecord) error {
+	c.rows[rowKey{s, order}] = r
 	return c.set(b, appendChainKey(c.key[:0], s.id, order), appendChain(c.value[:0], r))
 }
 
@@ -158,13 +177,19 @@ func (s *store) firstParked(sink uint32, order uint64, from position) (d *delive
 		}
 		return nil, 0, damaged(fmt.Errorf("order key %x of sink %d has lost deliveries", order, sink))
 	}
-	pos, err := parseParkedKey(it.Key())
+	_, d, size, err = parseParked(it)
+	return d, size, err
+}
+
+// parseParked reads the delivery at an iterator, and the size of its record.
+func parseParked(it *pebble.Iterator) (order uint64, d *delivery, size int, err error) {
+	order, pos, err := parseParkedKey(it.Key())
 	if err != nil {
-		return nil, 0, damaged(err)
+		return 0, nil, 0, damaged(err)
 	}
 	r, err := decodeDelivery(it.Value())
 	if err != nil {
-		return nil, 0, damaged(err)
+		return 0, nil, 0, damaged(err)
 	}
-	return &delivery{pos: pos, since: r.since, eventLen: r.eventLen}, len(it.Value()), nil
+	return order, &delivery{pos: pos, since: r.since, eventLen: r.eventLen}, len(it.Value()), nil
 }

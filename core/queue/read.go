@@ -47,7 +47,7 @@ func (q *Embedded) refill(s *sink, fresh, delayed, park bool) error {
 			}
 		}
 		if delayed {
-			return q.refillDelayed(s)
+			return q.refillDelayed(s, func() position { return s.readCeiling })
 		}
 		return nil
 	})
@@ -93,16 +93,18 @@ func (q *Embedded) readChains(s *sink, ds []*delivery) error {
 	return nil
 }
 
-func (q *Embedded) refillDelayed(s *sink) error {
+// refillDelayed reads those to be tried again. ceiling is asked for under the mutex of
+// s: the first position that was added meanwhile.
+func (q *Embedded) refillDelayed(s *sink, ceiling func() position) error {
 	s.mu.Lock()
-	from := s.delayedNext
+	from, moves := s.delayedNext, s.delayedMoves
 	s.mu.Unlock()
 	ds, next, err := q.readDelayed(s, from, min(readEvents, s.limits.events))
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
-	s.tookDelayed(ds, from, next)
+	s.tookDelayed(ds, moves, earlier(next, ceiling()))
 	s.mu.Unlock()
 	return nil
 }

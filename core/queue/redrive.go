@@ -36,7 +36,7 @@ func (c *committer) bury(b *pebble.Batch, s *sink, ch *changes, d *delivery, dea
 	ch.counts.deadBytes += int64(d.eventLen + deadKeyLen + len(record))
 	c.state.bytes += int64(deadKeyLen + len(record))
 	pos := position{at: dueNanos(now), seq: d.pos.seq, index: d.pos.index}
-	ch.dead = earlier(ch.dead, pos)
+	ch.dead, ch.buried = earlier(ch.dead, pos), earlier(ch.buried, pos)
 	if err := c.set(b, appendTimedKey(c.key[:0], spaceDead, s.id, pos), record); err != nil {
 		return err
 	}
@@ -83,12 +83,10 @@ func (c *committer) unbury(b *pebble.Batch, s *sink, ch *changes, pos position) 
 func (c *committer) prune(b *pebble.Batch) error {
 	for s, ch := range c.changed {
 		bounds := s.bounds.Load()
-		if bounds == nil || bounds.DeadMaxBytes <= 0 || ch.counts.deadBytes <= bounds.DeadMaxBytes {
+		if bounds == nil || !tooManyDead(bounds, ch) {
 			continue
 		}
-		_, err := c.discardOldest(b, s, pruneMost, false, func(ch *changes, _ int64) bool {
-			return ch.counts.deadBytes > bounds.DeadMaxBytes
-		})
+		_, err := c.discardOldest(b, s, pruneMost, func(ch *changes, _ int64) (remove, aged bool) { return tooManyDead(bounds, ch), false })
 		if err != nil {
 			return err
 		}
@@ -96,41 +94,54 @@ func (c *committer) prune(b *pebble.Batch) error {
 	return nil
 }
 
+func tooManyDead(bounds *Limits, ch *changes) bool {
+	return bounds.DeadMaxBytes > 0 && ch.counts.deadBytes > bounds.DeadMaxBytes
+}
+
 // discardOldest removes the oldest dead letters of a sink, while want says so and
-// up to a number of them.
-func (c *committer) discardOldest(b *pebble.Batch, s *sink, most int, aged bool, want func(ch *changes, died int64) bool) (n int, err error) {
+// up to a number of them, and tells whether there may be more.
+func (c *committer) discardOldest(b *pebble.Batch, s *sink, most int, want func(ch *changes, died int64) (remove, aged bool)) (more bool, err error) {
 	ch := c.changesOf(s)
 	if s.id == 0 || ch.dead == lastPosition() {
-		return 0, nil
+		return false, nil
 	}
 	it, err := c.q.store.NewIter(&pebble.IterOptions{
 		LowerBound: appendTimedKey(nil, spaceDead, s.id, ch.dead),
 		UpperBound: appendSinkKey(nil, spaceDead, s.id+1),
 	})
 	if err != nil {
-		return 0, err
+		return false, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	for ok := it.First(); ok && n < most; ok = it.Next() {
+	n, size := 0, 0
+	for ok := it.First(); ok; ok = it.Next() {
 		pos, err := parseTimedKey(it.Key(), spaceDead)
 		if err != nil {
-			return n, damaged(err)
+			return false, damaged(err)
 		}
-		if !want(ch, pos.at) {
-			break
+		ch.dead = earlier(pos, ch.buried) // what is before pos is gone, whoever removed it
+		remove, aged := want(ch, pos.at)
+		if !remove {
+			return false, nil
+		}
+		if n >= most || size >= maxDeadBytes {
+			return true, nil
 		}
 		d, err := c.unbury(b, s, ch, pos)
 		if err != nil {
-			return n, err
+			return false, err
 		}
 		if err := c.release(b, d); err != nil {
-			return n, err
+			return false, err
 		}
-		ch.dead = pos.after()
+		if ch.counts.dead > 0 {
+			ch.dead = earlier(pos.after(), ch.buried)
+		}
 		c.told.discarded(s.name, aged)
 		n++
+		size += d.eventLen
 	}
-	return n, it.Error()
+	return false, it.Error()
 }
 
 // Redrive implements Queue.
@@ -225,16 +236,17 @@ func (q *Embedded) DeadLetter(ctx context.Context, id string) (DeadLetter, error
 	if err != nil {
 		return DeadLetter{}, unknown
 	}
-	names := make(map[uint32]*sink)
-	for _, s := range q.allSinks() {
-		s.mu.Lock()
-		names[s.id] = s
-		s.mu.Unlock()
-	}
 	var letter DeadLetter
 	err = q.reading(func() (err error) {
 		snapshot := q.store.NewSnapshot()
 		defer func() { err = errors.Join(err, snapshot.Close()) }()
+		// After the snapshot: each sink in it has its number by now.
+		sinks := make(map[uint32]*sink)
+		for _, s := range q.allSinks() {
+			s.mu.Lock()
+			sinks[s.id] = s
+			s.mu.Unlock()
+		}
 		it, err := snapshot.NewIter(&pebble.IterOptions{
 			LowerBound: appendDeadEventKey(nil, eventID, 0, 0),
 			UpperBound: appendDeadEventKey(nil, eventID, math.MaxUint64, math.MaxUint32),
@@ -253,7 +265,7 @@ func (q *Embedded) DeadLetter(ctx context.Context, id string) (DeadLetter, error
 			if number, pos.at, err = decodeDeadEvent(it.Value()); err != nil {
 				return damaged(err)
 			}
-			s := names[number]
+			s := sinks[number]
 			if s == nil {
 				return damaged(fmt.Errorf("sink %d has no name", number))
 			}

@@ -58,6 +58,8 @@ type sink struct {
 	delayed     deliveryHeap // by position
 	suspects    deliveryHeap // by position, all of them due
 	delayedNext position
+	// delayedMoves counts how often delayedNext moved, to and fro.
+	delayedMoves uint64
 	// oldest is a lower bound of the positions in the index by age; oldestKnown:
 	// it is the first one. oldestChange counts what may make it another.
 	oldest       position
@@ -116,7 +118,8 @@ type changes struct {
 	delayed []*delivery // moved to be tried again
 	demoted []demotion  // handed out for the first time, and kept as tried again
 	chains  []chainChange
-	dead    position // of the first dead letter among new ones, or the last that was removed
+	dead    position // no dead letter is before it
+	buried  position // of the first new dead letter
 }
 
 func (c *changes) reset() {
@@ -241,7 +244,7 @@ func (s *sink) addDelayed(d *delivery) {
 		return 1
 	})
 	keep := s.limits.events
-	s.delayedNext = items[keep].pos
+	s.moveDelayed(items[keep].pos)
 	for _, d := range items[keep:] {
 		delete(s.held, d.key())
 	}
@@ -474,6 +477,7 @@ func (s *sink) claim(d *delivery) {
 // unclaim undoes claim: the settlement was not committed.
 func (s *sink) unclaim(d *delivery) {
 	d.state = leased
+	s.parkFailed = false
 	s.expiry.push(d)
 }
 
@@ -534,13 +538,13 @@ func (s *sink) tookFresh(ds []*delivery, from, next position, since time.Time) {
 	s.freshAll = !next.less(s.published)
 }
 
-// tookDelayed takes over what a taker read: ds from `from` on, up to next.
-// Meanwhile the committer may have added others, and given others to the disk.
-func (s *sink) tookDelayed(ds []*delivery, from, next position) {
-	if s.delayedNext != from {
+// tookDelayed takes over what was read: ds up to next, since delayedNext had moved so
+// many times. Meanwhile the committer may have given others to the disk, or read on
+// itself.
+func (s *sink) tookDelayed(ds []*delivery, moves uint64, next position) {
+	if s.delayedMoves != moves {
 		return
 	}
-	next = earlier(next, s.readCeiling)
 	for _, d := range ds {
 		// One that is held is about to be published.
 		if s.held[d.key()] == nil && d.pos.less(next) {
@@ -548,7 +552,12 @@ func (s *sink) tookDelayed(ds []*delivery, from, next position) {
 			s.delayed.push(d)
 		}
 	}
+	s.moveDelayed(next)
+}
+
+func (s *sink) moveDelayed(next position) {
 	s.delayedNext = next
+	s.delayedMoves++
 }
 
 // stats counts what the sink has. Deliveries that fell due count as delayed as

@@ -1,0 +1,127 @@
+package queue
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/callbackd/callbackd/core/event"
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/oklog/ulid/v2"
+)
+
+// keysIn counts what the store has in a space, synced or not.
+func (q *Embedded) keysIn(space byte) int {
+	it, err := q.store.NewIter(&pebble.IterOptions{LowerBound: []byte{space}, UpperBound: []byte{space + 1}})
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = it.Close() }()
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		n++
+	}
+	return n
+}
+
+// What a commit adds to those to be tried again can be read as soon as it is in the
+// store, which is before it is synced. A taker that does is not to take it up twice.
+func TestReadWhileACommitIsSynced(t *testing.T) {
+	due := time.Unix(1, 0)
+	settle := func(t *testing.T, q *Embedded, l Leased, st Settlement) {
+		t.Helper()
+		st.Lease, st.Attempts = l.Lease, l.Attempts+1
+		if err := q.Settle(t.Context(), []Settlement{st}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		// prepare leaves one delivery that change adds to those to be tried again.
+		prepare func(t *testing.T, q *Embedded) (change func() error)
+	}{
+		"redriven": {func(t *testing.T, q *Embedded) func() error {
+			if err := q.Append(t.Context(), benchEvent(100), toAudit); err != nil {
+				t.Fatal(err)
+			}
+			settle(t, q, takeOne(t, q, "audit", time.Hour), Settlement{Dead: &event.Death{Reason: event.ReasonRejected}})
+			var keys []DeadKey
+			if err := q.DeadLetters(t.Context(), Filter{}, func(l DeadLetter) bool { keys = append(keys, l.Key); return true }); err != nil {
+				t.Fatal(err)
+			}
+			return func() error { _, err := q.Redrive(t.Context(), keys); return err }
+		}},
+		"the next one of its order key": {func(t *testing.T, q *Embedded) func() error {
+			ordered := []event.Route{{Pipeline: "p", Sink: "audit", Order: 1}}
+			for i := range uint64(8) {
+				if err := q.Append(t.Context(), benchEvent(100+i), ordered); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := q.sink("audit")
+			head := takeOne(t, q, "audit", time.Hour)
+			for q.keysIn(spaceParked) == 0 {
+				if ds, err := q.takeNow(s, Want{MaxEvents: 1}); err != nil || len(ds) > 0 {
+					t.Fatal(ds, err)
+				}
+			}
+			return func() error {
+				st := Settlement{Lease: head.Lease, Attempts: 1, Dead: &event.Death{Reason: event.ReasonRejected}}
+				return q.Settle(t.Context(), []Settlement{st})
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &faults{kinds: map[errorfs.OpKind]bool{errorfs.OpFileSync: true, errorfs.OpFileSyncData: true}, part: ".log", hang: make(chan struct{})}
+			q := openBench(t, Options{Dir: "/q", WindowEvents: 2, fs: errorfs.Wrap(vfs.NewMem(), f)})
+			change := c.prepare(t, q)
+			// Five that are due, of which three are left to the disk.
+			for i := range uint64(5) {
+				if err := q.Append(t.Context(), benchEvent(i+1), toAudit); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := range 5 {
+				settle(t, q, takeOne(t, q, "audit", time.Hour), Settlement{Retry: &Retry{At: due.Add(time.Duration(i)), Error: "x"}})
+			}
+			seen := make(map[ulid.ULID]int)
+			for range 4 {
+				seen[takeOne(t, q, "audit", time.Hour).Event.ID]++
+			}
+			dead := q.keysIn(spaceDead) // changes with both
+			f.on.Store(true)
+			changed := make(chan error, 1)
+			go func() { changed <- change() }()
+			for q.keysIn(spaceDead) == dead {
+				runtime.Gosched()
+			}
+			seen[takeOne(t, q, "audit", time.Hour).Event.ID]++ // reads
+			f.on.Store(false)
+			close(f.hang)
+			if err := <-changed; err != nil {
+				t.Fatal(err)
+			}
+			for {
+				ds, err := q.takeNow(q.sink("audit"), Want{MaxEvents: 10, MaxBytes: 1 << 20})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(ds) == 0 {
+					break
+				}
+				for _, d := range ds {
+					seen[d.event.ID]++
+				}
+			}
+			for id, n := range seen {
+				if n != 1 {
+					t.Errorf("event %s was handed out %d times", id, n)
+				}
+			}
+			if len(seen) != 6 {
+				t.Errorf("%d events were handed out, want 6", len(seen))
+			}
+		})
+	}
+}
