@@ -17,12 +17,22 @@ func (c *committer) append(b *pebble.Batch, r *appendRequest, now time.Time) err
 			return err
 		}
 	}
-	if r.err = c.room.check(c.state.bytes, r.size(), now); r.err != nil {
-		return nil
+	if r.err = c.roomFor(r, now); r.err == nil {
+		return c.accept(b, r, now)
 	}
-	if r.err = c.refuses(r, now); r.err != nil {
-		return nil
+	return nil
+}
+
+// roomFor is an ErrFull where the queue, its disk or a sink has no room for r.
+func (c *committer) roomFor(r *appendRequest, now time.Time) error {
+	if err := c.room.check(c.state.bytes, r.size(), now); err != nil {
+		return err
 	}
+	return c.refuses(r, now)
+}
+
+// accept writes the event, and the key of one that is kept once.
+func (c *committer) accept(b *pebble.Batch, r *appendRequest, now time.Time) error {
 	if len(r.routes) > 0 {
 		if err := c.keep(b, r, now); err != nil {
 			return err

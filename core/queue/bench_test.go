@@ -68,6 +68,34 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
+// BenchmarkAppendOnce appends events of which every second one is known.
+func BenchmarkAppendOnce(b *testing.B) {
+	for _, appenders := range []int{64, 256} {
+		b.Run(fmt.Sprint(appenders), func(b *testing.B) {
+			q := openBench(b, Options{})
+			b.ReportAllocs()
+			b.ResetTimer()
+			inParallel(appenders, b.N, func(i uint64) {
+				once := event.Once{Key: fmt.Sprint("event ", i/2), Window: time.Hour}
+				if _, err := q.AppendOnce(context.Background(), benchEvent(i), toAudit, once); err != nil {
+					b.Error(err)
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
+
+// BenchmarkAppendFull appends to a sink whose backlog is full and drops its oldest.
+func BenchmarkAppendFull(b *testing.B) {
+	q := openBench(b, Options{Sinks: map[string]Limits{"audit": {MaxBacklog: 10 << 20, WhenFull: DropOldest}}})
+	fill(b, q, 20_000)
+	b.ReportAllocs()
+	b.ResetTimer()
+	fill(b, q, b.N)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
 // drain takes and settles n deliveries.
 func drain(b testing.TB, q Queue, sink string, takers, n int) {
 	b.Helper()
@@ -122,6 +150,33 @@ func BenchmarkThrough(b *testing.B) {
 			wg.Wait()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 		})
+	}
+}
+
+// BenchmarkSettled appends, takes and settles at the same time, for one sink: without
+// order, and with so many order keys.
+func BenchmarkSettled(b *testing.B) {
+	for _, appenders := range []int{64, 256} {
+		for _, keys := range []uint64{0, 1000, 10} {
+			b.Run(fmt.Sprintf("appenders=%d/keys=%d", appenders, keys), func(b *testing.B) {
+				q := openBench(b, Options{})
+				b.ReportAllocs()
+				b.ResetTimer()
+				var wg sync.WaitGroup
+				wg.Go(func() { drain(b, q, "audit", 4, b.N) })
+				inParallel(appenders, b.N, func(i uint64) {
+					routes := []event.Route{{Pipeline: "p", Sink: "audit"}}
+					if keys > 0 {
+						routes[0].Order = 1 + i%keys
+					}
+					if err := q.Append(context.Background(), benchEvent(i), routes); err != nil {
+						b.Error(err)
+					}
+				})
+				wg.Wait()
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+			})
+		}
 	}
 }
 
