@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/callbackd/callbackd/core/admin"
+	"github.com/callbackd/callbackd/core/redrive"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -69,4 +71,57 @@ func firstLetter(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("there is none of sink %s", args[0])
+}
+
+// readVariable sets a variable to the text of a file: read VARIABLE FILE
+func readVariable(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: read VARIABLE FILE")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+// awaitProgress waits until a job has done something, and is not done: progress ID
+// NAME
+func awaitProgress(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: progress ID NAME")
+	}
+	eventually(ts, "jobs that have done some", func() bool {
+		resp, err := http.Get("http://" + ts.Getenv(args[1]+"_ADMIN") + "/api/v1/jobs/" + args[0])
+		ts.Check(err)
+		defer resp.Body.Close()
+		var job redrive.Job
+		ts.Check(json.NewDecoder(resp.Body).Decode(&job))
+		if job.State.Ended() {
+			ts.Fatalf("the job has ended: %+v", job)
+		}
+		return job.Done > 2
+	})
+}
+
+// slay kills a daemon: slay NAME
+func slay(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: slay NAME")
+	}
+	d := findDaemon(ts, args[0])
+	ts.Check(d.cmd.Process.Kill())
+	d.waitForEnd(ts)
+}
+
+// countIDs checks that a file of events has so many different ones: ids N FILE
+func countIDs(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: ids N FILE")
+	}
+	ids := make(map[string]bool)
+	for line := range strings.Lines(ts.ReadFile(args[1])) {
+		var ev struct{ ID string }
+		ts.Check(json.Unmarshal([]byte(line), &ev))
+		ids[ev.ID] = true
+	}
+	if got := strconv.Itoa(len(ids)); got != args[0] {
+		ts.Fatalf("%s has %s events, want %s", args[1], got, args[0])
+	}
 }

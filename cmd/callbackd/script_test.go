@@ -79,6 +79,10 @@ func TestScripts(t *testing.T) {
 			"await":       awaitLetters,
 			"lines":       awaitLines,
 			"first":       firstLetter,
+			"read":        readVariable,
+			"progress":    awaitProgress,
+			"slay":        slay,
+			"ids":         countIDs,
 		},
 	})
 }

@@ -96,8 +96,8 @@ type Job struct {
 	// WaitsFor says what a waiting job waits for.
 	WaitsFor string `json:"waits_for,omitempty"`
 	// Found is how many were looked at, Done how many of them were redriven or
-	// discarded: others were gone by then. What is looked at again after a restart
-	// counts again.
+	// discarded: others were gone by then. After a kill -9, what was done in the
+	// two seconds before it is not counted.
 	Found int64 `json:"found"`
 	Done  int64 `json:"done"`
 	// TotalEstimate is how many there were for its sinks when it began: more than
