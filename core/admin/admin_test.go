@@ -33,9 +33,14 @@ func serve(t *testing.T, address string, notReady func() []string) string {
 
 func serveWith(t *testing.T, address, webConfigFile string, notReady func() []string) string {
 	t.Helper()
-	server, err := admin.New(admin.Settings{
+	return serveSettings(t, admin.Settings{
 		Address: address, WebConfigFile: webConfigFile, NotReady: notReady, Status: func() admin.Status { return admin.Status{Version: "1.2.3"} }, Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
 	})
+}
+
+func serveSettings(t *testing.T, settings admin.Settings) string {
+	t.Helper()
+	server, err := admin.New(settings)
 	if err != nil {
 		t.Fatal(err)
 	}
