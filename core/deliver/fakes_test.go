@@ -20,7 +20,8 @@ type memQueue struct {
 	mu       sync.Mutex
 	items    map[uint64]*item
 	last     uint64 // the newest one's number
-	turn     bool   // of those that were tried before
+	takes    int
+	turn     bool // of those that were tried before
 	changed  chan struct{}
 	settled  []queue.Settlement
 	extended int
@@ -110,6 +111,7 @@ func (q *memQueue) Take(ctx context.Context, _ string, want queue.Want) ([]queue
 			suspect.leased.Lease.Token = suspect.token
 			out = append(out, suspect.leased)
 		}
+		q.takes += len(out)
 		changed := q.changed
 		q.mu.Unlock()
 		if len(out) > 0 {
@@ -170,6 +172,13 @@ func (q *memQueue) held() (n int) {
 		}
 	}
 	return n
+}
+
+// taken is how many leases there ever were.
+func (q *memQueue) taken() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.takes
 }
 
 // suspicions returns those that are kept, by the bodies of their events.

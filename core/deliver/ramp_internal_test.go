@@ -3,7 +3,30 @@ package deliver
 import (
 	"testing"
 	"time"
+
+	"github.com/callbackd/callbackd/core/event"
 )
+
+func TestWhichAttemptsJudgeTheSink(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		a    attempted
+		want bool
+	}{
+		{"delivered", attempted{outcome: event.OutcomeDelivered}, true},
+		{"rejected", attempted{outcome: event.OutcomeRejected}, true},
+		{"retry", attempted{outcome: event.OutcomeRetry}, true},
+		{"timeout", attempted{outcome: event.OutcomeRetry, inDoubt: true}, true},
+		{"throttled", attempted{outcome: event.OutcomeThrottled, uncounted: true}, false},
+		{"died", attempted{outcome: event.OutcomeRetry, uncounted: true, died: true}, false},
+		{"too large to be sent", attempted{outcome: event.OutcomeRejected, untried: true}, false},
+		{"not ready", attempted{outcome: event.OutcomeRetry, uncounted: true, untried: true}, false},
+	} {
+		if got := c.a.judges(); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
 
 func TestRamp(t *testing.T) {
 	now := time.Unix(1_000_000, 0)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/callbackd/callbackd/core/deliver"
+	"github.com/callbackd/callbackd/core/queue"
 	"github.com/callbackd/callbackd/plugins/host"
 )
 
@@ -110,6 +111,9 @@ func TestASinkThatIsDownCostsFewAttempts(t *testing.T) {
 			t.Errorf("%d attempts before the breaker opened, want what was in flight", first)
 		}
 		w.metric("callbackd_breaker_open", 1, "sink=out")
+		if n := q.taken(); n != first {
+			t.Errorf("%d were taken for %d attempts", n, first)
+		}
 		for range 1000 { // nothing is held meanwhile but a probe
 			time.Sleep(100 * time.Millisecond)
 			if q.held() > 1 || (w.worker.Status().Breaker == deliver.BreakerOpen && q.held() != 0) {
@@ -172,6 +176,84 @@ func TestProbesGoOneAtATime(t *testing.T) {
 		if got := w.worker.Status(); got.Breaker != deliver.BreakerClosed || got.Ramp == 0 {
 			t.Errorf("%+v after three", got)
 		}
+		w.end()
+	})
+}
+
+// The worker waits for a delivery while others, in flight, open the breaker.
+func TestWhatComesWhenItHasOpenedGoesBack(t *testing.T) {
+	for _, suspect := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := &receiver{latency: time.Second, answer: isDown()}
+			r.down.Store(true)
+			q, sink := newMemQueue(30), newFakeSink(r.deliver)
+			w := run(t, withBreaker(), q, sink, asIs)
+			time.Sleep(500 * time.Millisecond)
+			if suspect { // it waits for the others to end
+				q.add("suspect")
+				q.mu.Lock()
+				q.items[31].leased.Suspicion = queue.Suspicion{Crashes: 1}
+				q.mu.Unlock()
+				synctest.Wait()
+				if q.held() != 31 {
+					t.Errorf("%d leases are held", q.held())
+				}
+			}
+			time.Sleep(600 * time.Millisecond)
+			status := w.worker.Status()
+			if status.Breaker != deliver.BreakerOpen {
+				t.Fatalf("%+v", status)
+			}
+			addMany(q, 10)
+			for time.Until(status.OpenUntil) > 50*time.Millisecond {
+				synctest.Wait()
+				if q.held() != 0 {
+					t.Fatalf("%d leases are held, %v before it is tried again", q.held(), time.Until(status.OpenUntil))
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			if n := r.since(time.Time{}); n != 30 {
+				t.Errorf("%d attempts, want those that opened it", n)
+			}
+			w.end()
+		})
+	}
+}
+
+// Probes wait for what is still in flight, and hold nothing meanwhile.
+func TestProbesWaitForWhatIsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		calls := 0
+		sink := newFakeSink(func(ctx context.Context, batch host.Batch, result func(host.Result)) error {
+			mu.Lock()
+			calls++
+			hangs := calls == 1
+			mu.Unlock()
+			if hangs {
+				time.Sleep(31 * time.Second)
+				return host.ErrTimeout
+			}
+			return all(isDown())(ctx, batch, result)
+		})
+		q := newMemQueue(500)
+		w := run(t, withBreaker(), q, sink, asIs)
+		time.Sleep(time.Second)
+		sink.mu.Lock()
+		before := len(sink.calls)
+		sink.mu.Unlock()
+		taken := q.taken()
+		time.Sleep(29 * time.Second)
+		if w.worker.Status().Breaker != deliver.BreakerOpen || q.held() != 64 || q.taken() != taken {
+			t.Errorf("%+v, %d leases are held, %d were taken", w.worker.Status(), q.held(), q.taken()-taken)
+		}
+		time.Sleep(1100 * time.Millisecond)
+		synctest.Wait()
+		sink.mu.Lock()
+		if n := len(sink.calls); n != before+3 {
+			t.Errorf("%d calls when that ended, want 3 probes", n-before)
+		}
+		sink.mu.Unlock()
 		w.end()
 	})
 }
@@ -301,6 +383,9 @@ func TestTheBacklogComesByARamp(t *testing.T) {
 					t.Fatalf("no ramp: %+v", w.worker.Status())
 				}
 				back := time.Now()
+				if n := r.since(back.Add(-2 * time.Millisecond)); n > 2 {
+					t.Errorf("%d attempts at once when it came back", n)
+				}
 				r.setBound(func(open int) {
 					if most := 2 << (time.Since(back) / (240 * time.Millisecond)); open > most {
 						t.Errorf("%d in flight %v after it came back, want %d at most", open, time.Since(back), most)
@@ -374,6 +459,36 @@ func TestAQuietSinkThatRecoversSoonIsToldOf(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAPendingRecoveryEndsWithTheNextFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		down.Store(true)
+		sink := newFakeSink(func(ctx context.Context, batch host.Batch, result func(host.Result)) error {
+			if down.Load() {
+				return all(isDown())(ctx, batch, result)
+			}
+			return all(delivered)(ctx, batch, result)
+		})
+		q := newMemQueue(1)
+		w := run(t, settings(), q, sink, asIs)
+		synctest.Wait()
+		down.Store(false)
+		time.Sleep(3 * time.Second) // delivered
+		down.Store(true)
+		addMany(q, 1)
+		time.Sleep(30 * time.Second)
+		if strings.Contains(w.log.String(), "recovered") {
+			t.Errorf("told while it fails:\n%s", w.log)
+		}
+		down.Store(false)
+		time.Sleep(time.Minute)
+		if n := strings.Count(w.log.String(), "has recovered"); n != 1 {
+			t.Errorf("told %d times:\n%s", n, w.log)
+		}
+		w.end()
+	})
 }
 
 func TestNothingIsToldAfterTheStop(t *testing.T) {
