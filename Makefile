@@ -42,7 +42,7 @@ PYTHON_COPY := docs/examples/sink-python/callbackd_sink
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build the daemon and the sinks into bin/
@@ -104,9 +104,35 @@ generated-is-current: generate
 tidy-is-current:
 	go mod tidy -diff
 
+# Figures of parts, as benchstat reads them: make bench COUNT=10 >new.txt
+BENCH  ?= .
+COUNT  ?= 1
+PARTS  := ./core/ingest ./core/queue ./core/pipeline ./core/config/expr ./core/event ./core/redact ./plugins/sink ./plugins/host ./sinks/file ./sinks/webhook
 .PHONY: bench
-bench: build ## measure accept→file, accept→webhook and Deliver beside a bare handler
-	go run ./bench -bin bin
+bench: ## measure the parts and the process line, for benchstat (BENCH=regexp COUNT=n)
+	@go test -run '^$$' -bench '$(BENCH)' -count $(COUNT) -timeout 60m $(PARTS)
+	@for i in $$(seq $(COUNT)); do go run ./bench deliver; done
+
+# Figures of the whole, onto their page. BENCHFLAGS has more, such as
+# "-rounds 2 -duration 2s -write ''"; go run ./bench -help lists them.
+LOADBENCH = go run ./bench -bin bin -write docs/benchmarks.md $(BENCHFLAGS)
+.PHONY: bench-load
+bench-load: build ## measure accept → file and accept → webhook beside references (6 min)
+	$(LOADBENCH) load
+
+.PHONY: bench-backlog
+bench-backlog: build ## let 1,000,000 deliveries pile up, and restart over them (10 min)
+	$(LOADBENCH) backlog
+
+.PHONY: bench-isolation
+bench-isolation: build ## measure a healthy sink beside one that is down, slow, hung … (8 min)
+	@mkdir -p bin/bench
+	go build -o bin/bench/callbackd-sink-fault ./plugins/sinktest/faultsink/callbackd-sink-fault
+	$(LOADBENCH) isolation
+
+.PHONY: soak
+soak: build ## 10 min at half of the highest rate: memory, goroutines, open files
+	$(LOADBENCH) soak
 
 FUZZTIME ?= 10s
 .PHONY: fuzz

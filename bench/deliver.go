@@ -35,6 +35,7 @@ func benchDeliver(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	fmt.Printf("goos: %s\ngoarch: %s\npkg: github.com/callbackd/callbackd/bench\n", runtime.GOOS, runtime.GOARCH)
 	plugin := host.New(host.Options{Name: "noop", Command: []string{self}, Logger: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	ran := make(chan error, 1)
@@ -71,13 +72,13 @@ func benchDeliver(ctx context.Context) (err error) {
 
 func deliver(ctx context.Context, plugin *host.Sink, size, calls int) error {
 	batch := host.Batch{Timeout: 30 * time.Second, Deliveries: make([]host.Delivery, size)}
-	now := time.Now()
+	now, body := time.Now(), newBody(350)
 	for i := range batch.Deliveries {
 		batch.Deliveries[i] = host.Delivery{
 			ID: "01ARZ3NDEKTSV4RRFFQ69G5FAV_" + strconv.Itoa(i), Attempt: 1, Pipeline: "all",
 			Event: host.Event{
 				ID: "01ARZ3NDEKTSV4RRFFQ69G5FAV", Source: "bench", Type: "Group.CallbackAfterSendMsg", Subject: "@TGS#2J4SZEAEL",
-				Time: now, Accepted: now, ContentType: "application/json", Body: []byte(body),
+				Time: now, Accepted: now, ContentType: "application/json", Body: body,
 			},
 		}
 	}

@@ -1,132 +1,141 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"slices"
-	"strconv"
-	"sync"
+	"os"
+	"path/filepath"
 	"time"
 )
 
-// result is what a load saw.
-type result struct {
-	answered  int // with success
-	took      time.Duration
-	latencies []time.Duration // sorted
+// What is measured side by side.
+const (
+	bareHandler     = "bare handler"
+	acceptToFile    = "accept → file"
+	reverseProxy    = "reverse proxy"
+	acceptToWebhook = "accept → webhook"
+)
+
+// contestants in the order of the page.
+func contestants() []string {
+	return []string{bareHandler, acceptToFile, reverseProxy, acceptToWebhook}
 }
 
-func (r *result) perSecond() float64 { return float64(r.answered) / r.took.Seconds() }
-
-func (r *result) quantile(q float64) time.Duration {
-	if len(r.latencies) == 0 {
-		return 0
-	}
-	return r.latencies[min(len(r.latencies)-1, int(q*float64(len(r.latencies))))]
+// loadOptions of the scenario.
+type loadOptions struct {
+	common
+	rounds      int
+	connections []int
+	only        []string // contestants
 }
 
-// print writes one line in the format of Go benchmarks.
-func (r *result) print(name string, connections int, more string) {
-	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-	fmt.Printf("Benchmark%s/conns=%d %8d %8.0f ns/op %8.0f answered/s %6.2f p50-ms %6.2f p99-ms %6.2f max-ms %s\n",
-		name, connections, r.answered, float64(r.took.Nanoseconds())/float64(max(1, r.answered)), r.perSecond(),
-		ms(r.quantile(.5)), ms(r.quantile(.99)), ms(r.quantile(1)), more)
+// loadResult is what the rounds have found.
+type loadResult struct {
+	options  loadOptions
+	facts    []fact
+	outcomes map[int]map[string][]*outcome // by connections and contestant, a round each
+	loss     loss
 }
 
-// load posts the body over a number of connections, one request after another on
-// each, for the duration. A connection that breaks or an answer without success
-// is an error: the figures would mean nothing.
-func load(ctx context.Context, address string, connections int, duration time.Duration) (*result, error) {
-	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", callbackPath, address, len(body), body)
-	ctx, cancel := context.WithTimeout(ctx, duration+30*time.Second)
-	defer cancel()
-	var dialer net.Dialer
-	conns := make([]net.Conn, connections)
-	for i := range conns {
-		c, err := dialer.DialContext(ctx, "tcp", address)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = c.Close() }()
-		conns[i] = c
+// runLoad measures all contestants in each round, beginning with another one each
+// time, so that what the machine does besides meets them all.
+func runLoad(ctx context.Context, o loadOptions) (*loadResult, error) {
+	r := &loadResult{options: o, facts: facts(ctx, o.bin, o.dir), outcomes: make(map[int]map[string][]*outcome)}
+	for _, connections := range o.connections {
+		r.outcomes[connections] = make(map[string][]*outcome)
 	}
-	began := time.Now()
-	deadline := began.Add(duration)
-	out := &result{}
-	var mu sync.Mutex
-	var failed error
-	var all sync.WaitGroup
-	for _, c := range conns {
-		all.Go(func() {
-			latencies, err := post(c, request, deadline)
-			mu.Lock()
-			defer mu.Unlock()
-			out.latencies = append(out.latencies, latencies...)
-			failed = errors.Join(failed, err)
-		})
-	}
-	all.Wait()
-	out.took, out.answered = time.Since(began), len(out.latencies)
-	slices.Sort(out.latencies)
-	return out, failed
-}
-
-func post(c net.Conn, request []byte, deadline time.Time) (latencies []time.Duration, err error) {
-	if err := c.SetDeadline(deadline.Add(20 * time.Second)); err != nil {
-		return nil, err
-	}
-	latencies = make([]time.Duration, 0, 1<<12)
-	in := bufio.NewReaderSize(c, 1<<10)
-	for {
-		began := time.Now()
-		if began.After(deadline) {
-			return latencies, nil
-		}
-		if _, err := c.Write(request); err != nil {
-			return latencies, fmt.Errorf("post: %w", err)
-		}
-		if err := readAnswer(in); err != nil {
-			return latencies, err
-		}
-		latencies = append(latencies, time.Since(began))
-	}
-}
-
-// readAnswer reads one HTTP/1.1 answer. Go's client would cost as much as the
-// server that is measured.
-func readAnswer(in *bufio.Reader) error {
-	line, err := in.ReadSlice('\n')
-	if err != nil {
-		return fmt.Errorf("answer: %w", err)
-	}
-	if len(line) < 12 || line[9] != '2' {
-		return fmt.Errorf("answer: %q", bytes.TrimSpace(line))
-	}
-	length := -1
-	for {
-		line, err := in.ReadSlice('\n')
-		if err != nil {
-			return fmt.Errorf("answer: %w", err)
-		}
-		if len(line) <= 2 {
-			break
-		}
-		if name, value, ok := bytes.Cut(line, []byte(": ")); ok && bytes.EqualFold(name, []byte("Content-Length")) {
-			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
-				return fmt.Errorf("answer: %w", err)
+	for round := range o.rounds {
+		for _, connections := range o.connections {
+			for i := range o.only {
+				name := o.only[(round+i)%len(o.only)]
+				out, err := runContestant(ctx, o, name, connections)
+				if err != nil {
+					return nil, fmt.Errorf("%s, %d connections: %w", name, connections, err)
+				}
+				r.outcomes[connections][name] = append(r.outcomes[connections][name], out)
+				r.loss.add(out.loss)
+				o.say("round %d, %d connections, %s: %.0f answered/s, p99 %.1f ms, %.0f delivered/s", round+1, connections, name,
+					out.perSecond(), milliseconds(out.Latency.quantile(.99)), out.untilLast)
 			}
 		}
 	}
-	if length < 0 {
-		return errors.New("answer: without a Content-Length")
+	return r, nil
+}
+
+// runContestant starts a contestant with all that it needs, and puts one load on
+// it.
+func runContestant(ctx context.Context, o loadOptions, name string, connections int) (out *outcome, err error) {
+	dir, err := os.MkdirTemp(o.dir, "callbackd-bench-")
+	if err != nil {
+		return nil, err
 	}
-	if _, err := in.Discard(length); err != nil {
-		return fmt.Errorf("answer: %w", io.ErrUnexpectedEOF)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	s, err := build(ctx, o, name, dir)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	defer func() { err = errors.Join(err, s.stop()) }()
+	end, err := o.profiled(ctx, fmt.Sprintf("%s-%d", slug(name), connections), s.processes)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	return measure(ctx, s, order{
+		Connections: connections, Body: o.body, Warmup: o.warmup, Duration: o.duration, Threads: o.threads,
+	}, dir, nil)
+}
+
+// build starts a contestant.
+func build(ctx context.Context, o loadOptions, name, dir string) (*stand, error) {
+	s := &stand{stop: func() error { return nil }}
+	settings := setup{bin: o.bin, dir: dir, grace: 10 * time.Second}
+	var receiver *receiverProcess
+	if name == reverseProxy || name == acceptToWebhook {
+		var err error
+		if receiver, err = startReceiver(ctx, receiverOrder{Answers: answersAtOnce}, dir); err != nil {
+			return nil, err
+		}
+		s.destination = receiver
+		s.stop = func() error { receiver.player.end(); return nil }
+	}
+	switch name {
+	case acceptToWebhook:
+		settings.sinks = []sinkBlock{{kind: "webhook", name: "out", settings: fmt.Sprintf("url = \"http://%s/\"", receiver.address)}}
+	case bareHandler, reverseProxy:
+		role, argument := roleBare, ""
+		if receiver != nil {
+			role, argument = roleProxy, receiver.address
+		}
+		p, err := startRole(ctx, role, argument)
+		if err != nil {
+			return nil, errors.Join(err, s.stop())
+		}
+		before := s.stop
+		s.stop = func() error { p.end(); return before() }
+		if s.address, err = p.line(); err != nil {
+			return nil, errors.Join(err, s.stop())
+		}
+		s.processes = []process{{name, p.cmd.Process.Pid}}
+	case acceptToFile:
+		path := filepath.Join(dir, "out.jsonl")
+		s.destination = &sinkFile{path: path}
+		settings.sinks = []sinkBlock{{kind: "file", name: "out", settings: fmt.Sprintf("path = %q", path)}}
+	}
+	if len(settings.sinks) > 0 {
+		d, err := startDaemon(ctx, settings)
+		if err != nil {
+			return nil, errors.Join(err, s.stop())
+		}
+		before := s.stop
+		s.stop = func() error { return errors.Join(d.stop(), before()) }
+		if err := d.awaitUp(ctx, "out"); err != nil {
+			return nil, errors.Join(err, s.stop())
+		}
+		s.address, s.processes = d.address, d.processes()
+	}
+	if receiver != nil {
+		s.processes = append(s.processes, process{"receiver", receiver.player.cmd.Process.Pid})
+	}
+	return s, nil
 }

@@ -1,10 +1,17 @@
-// Command bench measures callbackd beside references, in one run on one machine:
-// how many callbacks a bare net/http handler answers, how many the daemon
-// accepts and delivers to a file and to another HTTP service, and how many
-// deliveries pass the process line. Loopback only, bounded in time, and every
-// accepted callback is accounted for: a loss is an error.
+// Command bench measures callbackd beside references, in one run on one machine.
+// Each process of a load is one of its own: the program runs itself again as load
+// generator, receiver and reference, so that what each costs is known. Loopback
+// only, bounded in time, and every callback that was answered with success is
+// accounted for: a loss is an error.
 //
-// The output is in the format of Go benchmarks, so that benchstat compares runs.
+//	bench [flags] load       accept → file and accept → webhook, beside a bare handler and a reverse proxy
+//	bench [flags] backlog    a sink that is down, until so many deliveries are pending; then a restart
+//	bench [flags] soak       a long load at half of the highest rate
+//	bench [flags] isolation  a healthy sink beside one that is not
+//	bench deliver            the process line alone, in the format of Go benchmarks
+//
+// It knows the product as its users do: by its programs, configuration, files and
+// metrics. Only deliver imports it.
 package main
 
 import (
@@ -12,44 +19,49 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/callbackd/callbackd/plugins/sink"
 )
 
-// body is what is posted: about 350 bytes, as the provider sends them.
-const body = `{"CallbackCommand":"Group.CallbackAfterSendMsg","GroupId":"@TGS#2J4SZEAEL","Type":"Public","From_Account":"jared",` +
-	`"Operator_Account":"admin","Random":123456,"MsgSeq":123,"MsgTime":1490686222,"OnlineOnlyFlag":0,"MsgBody":[{"MsgType":` +
-	`"TIMTextElem","MsgContent":{"Text":"red packet"}}],"CloudCustomData":"your cloud custom data","EventTime":"1670574414123"}`
+// common are the options of all scenarios.
+type common struct {
+	bin      string        // folder of the programs
+	dir      string        // folder for what is written
+	body     int           // bytes
+	duration time.Duration // of a load
+	warmup   time.Duration
+	threads  int // of the generator
+	profile  string
+	write    string // page
+}
 
-const callbackPath = "/callbacks/bench?SdkAppid=1400000000&CallbackCommand=Group.CallbackAfterSendMsg&contenttype=json&ClientIP=203.0.113.7&OptPlatform=RESTAPI"
-
-// drainPatience is how long deliveries may take once the load has ended.
-const drainPatience = time.Minute
+// say tells on standard error how it goes.
+func (c *common) say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+}
 
 func main() {
 	switch {
 	case os.Getenv("CALLBACKD_SINK") != "":
 		sink.Serve(sink.Info{Name: "noop", Version: "1", Doc: "Takes everything, does nothing."}, openNoop)
 		return
-	case len(os.Args) == 2 && os.Args[1] == "bare-handler":
-		serveBare(context.Background())
+	case len(os.Args) == 3 && strings.HasPrefix(os.Args[1], "role:"):
+		if err := play(os.Args[1], os.Args[2]); err != nil {
+			fmt.Fprintf(os.Stderr, "bench %s: %v\n", os.Args[1], err)
+			os.Exit(1)
+		}
 		return
 	}
-	bin := flag.String("bin", "bin", "the folder with callbackd and its sinks")
-	duration := flag.Duration("duration", 4*time.Second, "how long each load lasts")
-	rounds := flag.Int("count", 1, "how many times everything is measured")
-	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := bench(ctx, *bin, *duration, *rounds)
+	err := run(ctx, os.Args[1:])
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -57,128 +69,123 @@ func main() {
 	}
 }
 
-func bench(ctx context.Context, bin string, duration time.Duration, rounds int) error {
-	bin, err := filepath.Abs(bin)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("goos: %s\ngoarch: %s\npkg: github.com/callbackd/callbackd/bench\n", runtime.GOOS, runtime.GOARCH)
-	fmt.Printf("# %d CPUs shared by load, daemon, sinks and receiver; %d-byte bodies; fsync on; %v a load\n", runtime.NumCPU(), len(body), duration)
-	for range rounds {
-		for _, connections := range []int{64, 256} {
-			bare, err := benchBare(ctx, connections, duration)
-			if err != nil {
-				return fmt.Errorf("bare handler: %w", err)
-			}
-			for _, kind := range []string{"file", "webhook"} {
-				if err := benchDaemon(ctx, bin, kind, connections, duration, bare); err != nil {
-					return fmt.Errorf("accept→%s: %w", kind, err)
-				}
-			}
+// run obeys the command line.
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	var c common
+	flags.StringVar(&c.bin, "bin", "bin", "the `folder` with callbackd and its sinks")
+	flags.StringVar(&c.dir, "dir", os.TempDir(), "the `folder` for queues and files, on the disk that is to be measured")
+	flags.IntVar(&c.body, "body", 350, "`bytes` of a callback's body")
+	flags.DurationVar(&c.duration, "duration", 0, "how long a load lasts (default 5s, soak 10m)")
+	flags.DurationVar(&c.warmup, "warmup", time.Second, "how long each load runs before it is measured")
+	flags.IntVar(&c.threads, "threads", max(1, runtime.NumCPU()/2), "`threads` of the load generator")
+	flags.StringVar(&c.profile, "profile", "", "load: record processor time by Linux perf into this `folder`")
+	flags.StringVar(&c.write, "write", "", "put what was found into this `page`")
+	rounds := flags.Int("rounds", 0, "how many times everything is measured (default 5, isolation 3)")
+	connections := flags.String("connections", "64,256", "load: connections of the load generator")
+	only := flags.String("only", "", "load: a `part` of the names of what is to be measured, such as webhook")
+	pending := flags.Int("pending", 1_000_000, "backlog: `deliveries` that are to be pending, up to 10000000")
+	rate := flags.Float64("rate", 2000, "isolation: `callbacks` a second of the load that is not at full speed")
+	fault := flags.String("fault", "", "isolation: the `program` of the fault sink (default bench/callbackd-sink-fault in the folder of -bin)")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
 		}
-		if err := benchDeliver(ctx); err != nil {
-			return fmt.Errorf("deliver: %w", err)
-		}
-	}
-	return nil
-}
-
-// serveBare is the reference: a handler that reads the body and answers.
-func serveBare(ctx context.Context) {
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	fmt.Println(ln.Addr())
-	server := &http.Server{ReadTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		b := make([]byte, max(0, min(r.ContentLength, 1<<20)))
-		for n := 0; n < len(b); {
-			k, err := r.Body.Read(b[n:])
-			n += k
-			if err != nil && n < len(b) {
-				return
-			}
-		}
-		w.Header()["Content-Type"] = []string{"application/json"}
-		_, _ = w.Write([]byte(`{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}`))
-	})}
-	_ = server.Serve(ln) // until it is killed
-}
-
-func benchBare(ctx context.Context, connections int, duration time.Duration) (perSecond float64, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
-	cmd := exec.CommandContext(ctx, self, "bare-handler")
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return 0, err
-	}
-	if err := cmd.Start(); err != nil {
-		return 0, err
-	}
-	defer func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}()
-	var address string
-	if _, err := fmt.Fscanln(stdout, &address); err != nil {
-		return 0, err
-	}
-	r, err := load(ctx, address, connections, duration)
-	if err != nil {
-		return 0, err
-	}
-	cpu := cpuSeconds(cmd.Process.Pid)
-	r.print("BareHandler", connections, fmt.Sprintf("%8.2f cpu-s", cpu))
-	return r.perSecond(), nil
-}
-
-// benchDaemon posts to a daemon with one sink and waits until all is delivered.
-func benchDaemon(ctx context.Context, bin, kind string, connections int, duration time.Duration, bare float64) (err error) {
-	dir, err := os.MkdirTemp("", "callbackd-bench-")
-	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	received, settings, closeReceiver, err := receiverFor(ctx, kind, dir)
-	if err != nil {
+	scenario := flags.Arg(0)
+	if flags.NArg() != 1 {
+		return errors.New("name one scenario: load, backlog, soak, isolation or deliver")
+	}
+	if scenario == "deliver" {
+		return benchDeliver(ctx)
+	}
+	if c.duration == 0 {
+		c.duration = map[bool]time.Duration{false: 5 * time.Second, true: 10 * time.Minute}[scenario == "soak"]
+	}
+	if *rounds == 0 {
+		*rounds = map[bool]int{false: 5, true: 3}[scenario == "isolation"]
+	}
+	if err := c.check(*rounds); err != nil {
 		return err
 	}
-	defer closeReceiver()
-	d, err := startDaemon(ctx, bin, dir, kind, settings)
-	if err != nil {
+	var err error
+	if c.bin, err = filepath.Abs(c.bin); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.stop()) }()
-
-	began := time.Now()
-	r, err := load(ctx, d.address, connections, duration)
-	if err != nil {
+	if c.dir, err = filepath.Abs(c.dir); err != nil {
 		return err
 	}
-	atEnd, err := received()
-	if err != nil {
-		return err
-	}
-	all := atEnd
-	for deadline := time.Now().Add(drainPatience); all < r.answered && time.Now().Before(deadline); {
-		time.Sleep(5 * time.Millisecond)
-		if all, err = received(); err != nil {
+	var page string
+	switch scenario {
+	case "load":
+		o := loadOptions{common: c, rounds: *rounds}
+		if o.connections, err = parseList(*connections); err != nil {
 			return err
 		}
+		for _, name := range contestants() {
+			if strings.Contains(name, *only) {
+				o.only = append(o.only, name)
+			}
+		}
+		if len(o.only) == 0 {
+			return fmt.Errorf("-only %q is part of none of %s", *only, strings.Join(contestants(), ", "))
+		}
+		r, err := runLoad(ctx, o)
+		if err != nil {
+			return err
+		}
+		page = r.page()
+	case "backlog":
+		page, err = runBacklog(ctx, backlogOptions{common: c, pending: *pending})
+	case "soak":
+		page, err = runSoak(ctx, c)
+	case "isolation":
+		if *fault == "" {
+			*fault = filepath.Join(c.bin, "bench", "callbackd-sink-fault")
+		}
+		if *rate < 1 || *rate > 1e6 {
+			return errors.New("-rate has to be from 1 to 1000000")
+		}
+		page, err = runIsolation(ctx, isolationOptions{common: c, rounds: *rounds, rate: *rate, fault: *fault})
+	default:
+		return fmt.Errorf("there is no scenario %q: there are load, backlog, soak, isolation and deliver", scenario)
 	}
-	took := time.Since(began)
-	cpu, rss := d.usage()
-	r.print("Accept"+map[string]string{"file": "ToFile", "webhook": "ToWebhook"}[kind], connections,
-		fmt.Sprintf("%9.0f delivered/s %6.2f of-bare %8.0f behind %8.2f cpu-s %6.0f MB", float64(all)/took.Seconds(), float64(all)/took.Seconds()/bare, float64(max(0, r.answered-atEnd)), cpu, rss))
-	if all > r.answered {
-		return fmt.Errorf("%d callbacks were answered, but %d arrived: duplicates hide losses", r.answered, all)
+	if err != nil {
+		return err
 	}
-	if all < r.answered {
-		return fmt.Errorf("lost: %d callbacks were answered, %d arrived", r.answered, all)
+	fmt.Print(page)
+	if c.write != "" {
+		return writePart(c.write, scenario, page)
 	}
 	return nil
+}
+
+// check bounds what the flags ask for: a run has to end by itself.
+func (c *common) check(rounds int) error {
+	switch {
+	case c.duration < 100*time.Millisecond || c.duration > 24*time.Hour:
+		return errors.New("-duration has to be from 100ms to 24h")
+	case c.warmup < 0 || c.warmup > time.Minute:
+		return errors.New("-warmup has to be from 0s to 1m")
+	case rounds < 1 || rounds > 100:
+		return errors.New("-rounds has to be from 1 to 100")
+	case c.body < 1 || c.body > 32<<20:
+		return errors.New("-body has to be from 1 to 33554432")
+	case c.threads < 1 || c.threads > 256:
+		return errors.New("-threads has to be from 1 to 256")
+	}
+	return nil
+}
+
+func parseList(text string) ([]int, error) {
+	var out []int
+	for part := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(part))
+		if err != nil || n < 1 || n > 4096 {
+			return nil, fmt.Errorf("%q is not a number of connections from 1 to 4096", part)
+		}
+		out = append(out, n)
+	}
+	return out, nil
 }
