@@ -63,7 +63,8 @@ type sinkRunner struct {
 
 	// shape is how its events are rendered.
 	shape   *atomic.Pointer[shape]
-	problem *atomic.Pointer[string] // why it is not configured yet
+	problem *atomic.Pointer[string]         // why it is not configured yet
+	worker  *atomic.Pointer[deliver.Worker] // the latest
 
 	program string // which file its process was started from
 	// running is its process, configuring what goes on with its configuration, and
@@ -84,7 +85,7 @@ func (d *Daemon) newRunner(cfg *config.Config, s *config.Sink) *sinkRunner {
 		cfg: cfg, sink: s, queue: d.queue, metrics: d.deliveries.Sink(s.Name), mask: d.mask, logger: d.logger,
 		host:       host.New(hostOptions(cfg, s, d.build.Version, d.mask, d.logger)),
 		configured: make(chan struct{}),
-		shape:      new(atomic.Pointer[shape]), problem: new(atomic.Pointer[string]),
+		shape:      new(atomic.Pointer[shape]), problem: new(atomic.Pointer[string]), worker: new(atomic.Pointer[deliver.Worker]),
 		program: program(s.Plugin.Command),
 	}
 }
@@ -347,6 +348,7 @@ func (s *sinkRunner) deliver(ctx context.Context) error {
 		return nil
 	}
 	worker := deliver.NewWorker(s.deliverSettings(), s.queue, s.host, s.render, s.metrics, s.logger)
+	s.worker.Store(worker)
 	return worker.Run(ctx)
 }
 

@@ -37,13 +37,19 @@ func (d *Daemon) sinkStates() []admin.SinkStatus {
 		if problem := s.problem.Load(); problem != nil {
 			lastError = *problem
 		}
-		out = append(out, admin.SinkStatus{
+		status := admin.SinkStatus{
 			Name: s.sink.Name, Type: s.sink.Type, Program: s.sink.Plugin.Command[0],
 			Plugin: state.Plugin, PluginVersion: state.Version,
 			State: string(state.Phase), Since: state.Since, Up: state.Up, PID: state.PID, Restarts: state.Restarts,
 			Pinned: state.Pinned, TLS: !state.Plain, User: s.sink.Plugin.User,
 			Unwell: state.Unwell, LastError: lastError, Metrics: s.host.Metrics(),
-		})
+		}
+		if w := s.worker.Load(); w != nil {
+			doing := w.Status()
+			status.Breaker, status.BreakerSince = string(doing.Breaker), doing.BreakerSince
+			status.PausedUntil, status.Ramp = doing.PausedUntil, doing.Ramp
+		}
+		out = append(out, status)
 	}
 	return out
 }

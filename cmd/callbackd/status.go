@@ -82,13 +82,26 @@ func statusText(s *admin.Status, now time.Time) string {
 	}
 	for i := range s.Sinks {
 		k := &s.Sinks[i]
-		for _, t := range []struct{ what, text string }{{"unwell", k.Unwell}, {"last error", k.LastError}} {
+		for _, t := range []struct{ what, text string }{{"left alone", leftAlone(k, now)}, {"unwell", k.Unwell}, {"last error", k.LastError}} {
 			if t.text != "" {
 				fmt.Fprintf(&text, "\n%s: %s: %s\n", k.Name, t.what, t.text)
 			}
 		}
 	}
 	return text.String()
+}
+
+// leftAlone says why a sink gets no deliveries, or few, though its process works.
+func leftAlone(k *admin.SinkStatus, now time.Time) string {
+	switch {
+	case k.Breaker == "open" || k.Breaker == "half_open":
+		return fmt.Sprintf("the breaker is %s since %s: nearly all attempts failed", strings.ReplaceAll(k.Breaker, "_", " "), age(now.Sub(k.BreakerSince)))
+	case k.PausedUntil.After(now):
+		return fmt.Sprintf("the receiver asked for a pause of another %s", age(k.PausedUntil.Sub(now)))
+	case k.Ramp > 0:
+		return fmt.Sprintf("it came back a moment ago: at most %d deliveries at a time, and more as they succeed", k.Ramp)
+	}
+	return ""
 }
 
 // pluginText says how the plugin is run.

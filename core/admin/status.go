@@ -89,6 +89,16 @@ type SinkStatus struct {
 	// LastError is why the plugin was last started again, or could not be.
 	LastError string `json:"last_error,omitempty"`
 
+	// Breaker is closed, open or half_open, since BreakerSince; empty before the
+	// sink is configured.
+	Breaker      string    `json:"breaker,omitempty"`
+	BreakerSince time.Time `json:"breaker_since,omitzero"`
+	// PausedUntil is when a pause ends that the receiver asked for.
+	PausedUntil time.Time `json:"paused_until,omitzero"`
+	// Ramp is how many deliveries may be in flight while the sink gets its backlog
+	// after it came back; absent: all that it is allowed.
+	Ramp int `json:"ramp,omitempty"`
+
 	Pending     int64 `json:"pending"`
 	InFlight    int64 `json:"in_flight"`
 	Delayed     int64 `json:"delayed"`
