@@ -146,6 +146,9 @@ func (c *committer) gather() {
 
 // commit commits one group and answers it. On an error nothing is answered.
 func (c *committer) commit(g *group) error {
+	// What it reads, and asking for the free space, may hang like a write.
+	c.watch.Reset(c.q.options.StallTimeout)
+	defer c.watch.Stop()
 	batch := c.q.store.NewBatch()
 	defer func() { _ = batch.Close() }()
 	err := c.build(batch, g)
@@ -185,8 +188,6 @@ func (c *committer) apply(batch *pebble.Batch, sync bool) error {
 	} else if c.unsynced.IsZero() {
 		c.unsynced = now
 	}
-	c.watch.Reset(c.q.options.StallTimeout)
-	defer c.watch.Stop()
 	options := pebble.NoSync
 	if sync {
 		options = pebble.Sync

@@ -313,6 +313,10 @@ func (q *Embedded) Stats() Stats {
 func (q *Embedded) Close() error {
 	q.closeOnce.Do(func() {
 		close(q.closing)
+		stalled := time.AfterFunc(q.options.StallTimeout, func() {
+			q.health.fail(fmt.Errorf("queue %s: the disk did not let the store be closed within %s; what was answered is on it", q.options.Dir, q.options.StallTimeout))
+		})
+		defer stalled.Stop()
 		select {
 		case <-q.done:
 		case <-q.health.failed:

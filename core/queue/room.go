@@ -4,12 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"sync/atomic"
 	"time"
 )
 
 // diskEvery is how often the free space of the disk is asked for, at most.
 const diskEvery = 250 * time.Millisecond
+
+// headroomParts is how many times what is accepted before the disk is asked again
+// has to fit into what was free above the reserve: it is written more than once.
+const headroomParts = 8
 
 // roomLimits are the limits of the queue as a whole; see Options.
 type roomLimits struct{ maxBytes, reserveBytes int64 }
@@ -21,11 +26,14 @@ type room struct {
 	limits  *atomic.Pointer[roomLimits]
 	health  *health
 
-	diskAsked   time.Time
-	diskUnknown bool
-	diskLow     bool
-	fullLogged  time.Time
-	sinkLogged  map[string]time.Time
+	diskAsked time.Time
+	// headroom is how many bytes above the reserve were free then, accepted what
+	// came since: large callbacks fill a disk in less than diskEvery.
+	headroom, accepted int64
+	diskUnknown        bool
+	diskLow            bool
+	fullLogged         time.Time
+	sinkLogged         map[string]time.Time
 }
 
 // check tells whether a queue that holds so many bytes has room for more.
@@ -38,8 +46,9 @@ func (r *room) check(holds, more int64, now time.Time) error {
 		}
 		return fmt.Errorf("%w: it holds %d of %d bytes", ErrFull, holds, limit)
 	}
-	if now.Sub(r.diskAsked) >= diskEvery {
-		r.diskAsked = now
+	r.accepted += more
+	if now.Sub(r.diskAsked) >= diskEvery || (!r.diskLow && !r.diskUnknown && r.accepted > r.headroom/headroomParts) {
+		r.diskAsked, r.accepted = now, more
 		r.askDisk()
 		if err := r.health.error(); err != nil {
 			return err
@@ -69,7 +78,8 @@ func (r *room) askDisk() {
 		return
 	}
 	r.diskUnknown = false
-	low := usage.AvailBytes < uint64(r.limits.Load().reserveBytes)
+	r.headroom = int64(min(usage.AvailBytes, math.MaxInt64)) - r.limits.Load().reserveBytes
+	low := r.headroom < 0
 	if low == r.diskLow {
 		return
 	}

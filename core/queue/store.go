@@ -22,10 +22,8 @@ import (
 // Sizes of the store in memory and on disk.
 const (
 	cacheSize = 16 << 20
-	// memTableSize: the larger, the more events are settled before anything of
-	// them goes to a table. At most memTableCount exist at a time, with a log
-	// file of the same size each.
-	memTableSize  = 32 << 20
+	// memTableCount is how many memtables exist at most, with a log file of the
+	// same size each; see memTableSize.
 	memTableCount = 4
 )
 
@@ -123,17 +121,14 @@ func storeOptions(fs vfs.FS, log *slog.Logger, h *health, open func() bool) *peb
 		EventListener:               &events,
 		FormatMajorVersion:          pebble.FormatWALSyncChunks,
 		CacheSize:                   cacheSize,
-		MemTableSize:                memTableSize,
 		MemTableStopWritesThreshold: memTableCount,
 		MaxOpenFiles:                256,
 		L0CompactionThreshold:       4,
 		// A queue is written and deleted front to back: tables at level 0 hardly
 		// overlap, and stopping writes would stop accepting callbacks.
 		L0StopWritesThreshold:      1000,
-		LBaseMaxBytes:              64 << 20,
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
-	o.TargetFileSizes[0] = 8 << 20
 	for i := range o.Levels {
 		o.Levels[i].BlockSize = 32 << 10
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -147,6 +142,9 @@ func storeOptions(fs vfs.FS, log *slog.Logger, h *health, open func() bool) *peb
 func openStore(ctx context.Context, o Options, h *health) (*store, error) {
 	if err := makeDir(o.fs, o.Dir); err != nil {
 		return nil, fmt.Errorf("queue %s: %w", o.Dir, err)
+	}
+	if err := checkReserve(o); err != nil {
+		return nil, err
 	}
 	lock, err := pebble.LockDirectory(o.Dir, o.fs)
 	if err != nil {
@@ -171,6 +169,7 @@ func (s *store) open(ctx context.Context, o Options, h *health) error {
 	}
 	var isOpen atomic.Bool
 	po := storeOptions(faultFS{FS: o.fs, health: h, armed: &s.armed}, o.Logger, h, isOpen.Load)
+	fitSizes(po, o.ReserveBytes)
 	po.Lock = s.lock
 	type result struct {
 		db  *pebble.DB
