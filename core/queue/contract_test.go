@@ -11,8 +11,8 @@ import (
 func TestContract(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	open := func(o queue.Options) queuetest.Open {
-		return func(t *testing.T, dir string) queue.Queue {
-			o.Dir = dir
+		return func(t *testing.T, dir string, w queue.Watcher) queue.Queue {
+			o.Dir, o.Watcher = dir, w
 			o.Sinks = map[string]queue.Limits{"a": {}, "b": {}}
 			q, err := queue.Open(t.Context(), o)
 			if err != nil {

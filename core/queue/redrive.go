@@ -44,8 +44,8 @@ func (c *committer) bury(b *pebble.Batch, s *sink, ch *changes, d *delivery, dea
 	return c.set(b, appendDeadEventKey(c.key[:0], d.event.ID, pos.seq, pos.index), value)
 }
 
-// unbury removes a dead letter, whose event is kept. d is nil where there is none.
-func (c *committer) unbury(b *pebble.Batch, s *sink, ch *changes, pos position) (d *delivery, err error) {
+// letter reads what is kept of a dead letter. d is nil where there is none.
+func (c *committer) letter(s *sink, pos position) (d *delivery, err error) {
 	c.key = appendTimedKey(c.key[:0], spaceDead, s.id, pos)
 	v, closer, err := c.q.store.Get(c.key)
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -55,9 +55,17 @@ func (c *committer) unbury(b *pebble.Batch, s *sink, ch *changes, pos position) 
 		return nil, err
 	}
 	r, err := decodeDelivery(v)
-	d = &delivery{pos: pos, since: r.since, recLen: len(v)}
+	d = &delivery{pos: pos, since: r.since, recLen: len(v), eventLen: r.eventLen}
 	if err = errors.Join(err, closer.Close()); err != nil {
 		return nil, damaged(err)
+	}
+	return d, nil
+}
+
+// unbury removes a dead letter, whose event is kept. d is nil where there is none.
+func (c *committer) unbury(b *pebble.Batch, s *sink, ch *changes, pos position) (d *delivery, err error) {
+	if d, err = c.letter(s, pos); d == nil || err != nil {
+		return nil, err
 	}
 	if err := loadEvent(c.q.store, d); err != nil {
 		return nil, err
@@ -71,6 +79,7 @@ func (c *committer) unbury(b *pebble.Batch, s *sink, ch *changes, pos position) 
 	if ch.counts.dead == 0 {
 		ch.dead = lastPosition()
 	}
+	c.key = appendTimedKey(c.key[:0], spaceDead, s.id, pos)
 	if err := b.Delete(c.key, nil); err != nil {
 		return nil, err
 	}
@@ -148,20 +157,31 @@ func (c *committer) discardOldest(b *pebble.Batch, s *sink, most int, want func(
 func (q *Embedded) Redrive(ctx context.Context, letters []DeadKey) (found int, err error) {
 	return q.editDead(ctx, letters, func(c *committer, b *pebble.Batch, s *sink, pos position, now time.Time) (*delivery, error) {
 		ch := c.changesOf(s)
-		if bounds := s.bounds.Load(); bounds != nil && bounds.MaxBacklog > 0 && ch.counts.bytes >= bounds.MaxBacklog {
-			c.room.backlogFull(s.name, "stop redriving", bounds.MaxBacklog, now)
-			return nil, errNoRoom
-		}
-		d, err := c.unbury(b, s, ch, pos)
+		d, err := c.letter(s, pos)
 		if d == nil || err != nil {
 			return nil, err
 		}
-		ch.counts.bytes += int64(d.eventLen)
-		return d, c.addDelayed(b, s, ch, &delivery{
+		again := &delivery{
 			pos:   position{at: dueNanos(now), seq: pos.seq, index: pos.index},
 			since: now, eventLen: d.eventLen,
-		}, "")
+		}
+		if bounds := s.bounds.Load(); bounds != nil && bounds.MaxBacklog > 0 && ch.counts.bytes+again.backlog() > bounds.MaxBacklog {
+			c.room.backlogFull(s.name, "redrive", bounds.MaxBacklog, now)
+			return nil, errNoRoom
+		}
+		if _, err := c.unbury(b, s, ch, pos); err != nil {
+			return nil, err
+		}
+		ch.counts.bytes += int64(d.eventLen)
+		return d, c.addDelayed(b, s, ch, again, "")
 	})
+}
+
+// backlog is what d, redriven, takes of the backlog of
+// its sink as one that is to be tried again.
+func (d *delivery) backlog() int64 {
+	record := appendDelivery(nil, deliveryRecord{since: d.since, eventLen: d.eventLen})
+	return int64(2*timedKeyLen + len(record) + d.eventLen)
 }
 
 // Discard implements Queue.

@@ -16,9 +16,10 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// Open opens the queue in dir, with the sinks "a" and "b". It is called again
-// for the same dir after the queue was closed.
-type Open func(t *testing.T, dir string) queue.Queue
+// Open opens the queue in dir, with the sinks "a" and "b", of which nothing is
+// bounded, and a watcher. It is called again for the same dir after the queue was
+// closed.
+type Open func(t *testing.T, dir string, watcher queue.Watcher) queue.Queue
 
 // Run runs the contract.
 func Run(t *testing.T, open Open) {
@@ -49,6 +50,27 @@ func Run(t *testing.T, open Open) {
 		{"bytes come back", testBytes},
 		{"sinks do not share settlements", testFanOut},
 		{"wrong settlements are refused", testWrongSettlement},
+		{"one at a time of an order key", testOrderKey},
+		{"an order key waits for its first", testOrderWaits},
+		{"an order key goes on after a dead letter", testOrderGoesOn},
+		{"long rows of an order key", testOrderRows},
+		{"filters of dead letters", testFilters},
+		{"many dead letters", testManyLetters},
+		{"a dead letter by its id", testLetterByID},
+		{"redrive", testRedrive},
+		{"discard", testDiscard},
+		{"redrive and discard at once", testRedriveAtOnce},
+		{"a full backlog refuses", testRefuseNew},
+		{"a full backlog makes dead letters", testBuryNew},
+		{"a full backlog drops its oldest", testDropOldest},
+		{"a full backlog drops those never tried first", testDropOldestOrder},
+		{"an event larger than the backlog", testTooLargeForTheBacklog},
+		{"bytes of dead letters", testDeadMaxBytes},
+		{"limits change", testConfigure},
+		{"once", testOnce},
+		{"once, within a window", testOnceWindow},
+		{"once, of many at once", testOnceAtOnce},
+		{"notes", testNotes},
 		{"close ends waiting calls", testClose},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -62,10 +84,11 @@ func Run(t *testing.T, open Open) {
 
 type fixture struct {
 	*testing.T
-	open Open
-	dir  string
-	q    queue.Queue
-	n    byte
+	open    Open
+	dir     string
+	q       queue.Queue
+	n       uint16
+	watcher watcher
 }
 
 func (f *fixture) reopen() {
@@ -75,15 +98,15 @@ func (f *fixture) reopen() {
 			f.Fatalf("close: %v", err)
 		}
 	}
-	f.q = f.open(f.T, f.dir)
+	f.q = f.open(f.T, f.dir, &f.watcher)
 }
 
 func (f *fixture) event() *event.Event {
 	f.n++
 	at := time.Now().Add(-time.Minute).Truncate(time.Millisecond).UTC()
 	return &event.Event{
-		ID: ulid.ULID{0: 1, 15: f.n}, Source: "chat", Type: "t", Time: at, Accepted: at.Add(time.Nanosecond),
-		Body: fmt.Appendf(nil, "body %d", f.n),
+		ID: ulid.ULID{0: 1, 14: byte(f.n >> 8), 15: byte(f.n)}, Source: "chat", Type: "t", Time: at, Accepted: at.Add(time.Nanosecond),
+		Body: fmt.Appendf(nil, "body %04d", f.n),
 	}
 }
 
