@@ -21,7 +21,6 @@ type settler struct {
 
 	mu       sync.Mutex
 	ready    []queue.Settlement
-	bytes    int                 // of the events in ready
 	held     map[queue.Lease]int // with the bytes of their events
 	finished bool
 	wake     chan struct{} // holds a token when ready or finished changed
@@ -50,9 +49,10 @@ func (s *settler) hold(batch []queue.Leased) {
 func (s *settler) settle(x queue.Settlement) {
 	s.mu.Lock()
 	s.ready = append(s.ready, x)
-	s.bytes += s.held[x.Lease]
+	bytes := s.held[x.Lease]
 	delete(s.held, x.Lease)
 	s.mu.Unlock()
+	s.window.ended(bytes)
 	s.signal()
 }
 
@@ -93,8 +93,8 @@ func (s *settler) run(ctx context.Context) error {
 		}
 		for {
 			s.mu.Lock()
-			batch, bytes, finished := s.ready, s.bytes, s.finished
-			s.ready, s.bytes = spare[:0], 0
+			batch, finished := s.ready, s.finished
+			s.ready = spare[:0]
 			s.mu.Unlock()
 			if len(batch) == 0 {
 				if finished {
@@ -106,7 +106,7 @@ func (s *settler) run(ctx context.Context) error {
 			if broken == nil {
 				broken = s.commit(ctx, batch)
 			}
-			s.window.settled(len(batch), bytes)
+			s.window.settled(len(batch))
 			clear(batch)
 			spare = batch
 		}

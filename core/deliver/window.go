@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// window counts what a sink has in flight.
+// window counts what a sink has in flight, and what the queue does not have the
+// settlements of yet: a sink that is faster than commits does not wait for them.
 type window struct {
 	maxCalls, maxBytes int
 	// ramp bounds the events.
@@ -14,8 +15,13 @@ type window struct {
 
 	mu                   sync.Mutex
 	events, calls, bytes int
-	freed                chan struct{} // holds a token when something was freed
+	unsettled            int           // events included
+	freed                chan struct{} // holds a token when enough was freed
 }
+
+// maxUnsettled is how many deliveries, those in flight included, may be without a
+// settlement that the queue has: a kill -9 delivers them again.
+const maxUnsettled = 4096
 
 // maxBytes bounds the bodies of what a sink has in flight; one event may exceed
 // it. A sink that hangs must not hold what its events times the largest body are.
@@ -40,7 +46,7 @@ func (w *window) room(ctx context.Context) (events, bytes int, ok bool) {
 	for {
 		most := w.ramp.limit()
 		w.mu.Lock()
-		free, freeBytes, calls := most-w.events, w.maxBytes-w.bytes, w.calls
+		free, freeBytes, calls := min(most-w.events, max(maxUnsettled, most)-w.unsettled), w.maxBytes-w.bytes, w.calls
 		w.mu.Unlock()
 		some := calls < w.maxCalls && free > 0 && freeBytes > 0
 		if some && (impatient || free >= max(1, most/4)) {
@@ -80,20 +86,47 @@ func (w *window) idle(ctx context.Context) bool {
 }
 
 // took notes what was taken from the queue.
-func (w *window) took(events, bytes int) { w.change(events, bytes, 0) }
-
-// settled frees the room of what the queue has the settlements of.
-func (w *window) settled(events, bytes int) { w.change(-events, -bytes, 0) }
-
-func (w *window) beginCall() { w.change(0, 0, 1) }
-func (w *window) endCall()   { w.change(0, 0, -1) }
-
-func (w *window) change(events, bytes, calls int) {
+func (w *window) took(events, bytes int) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.events += events
+	w.unsettled += events
 	w.bytes += bytes
-	w.calls += calls
+}
+
+// ended frees the room of a delivery that the sink is done with.
+func (w *window) ended(bytes int) {
+	most := w.ramp.limit()
+	w.mu.Lock()
+	full := w.events >= most || w.bytes >= w.maxBytes
+	w.events--
+	w.bytes -= bytes
+	enough := most-w.events >= max(1, most/4)
 	w.mu.Unlock()
+	if full || enough {
+		w.signal()
+	}
+}
+
+// settled notes that the queue has settlements.
+func (w *window) settled(events int) {
+	w.mu.Lock()
+	w.unsettled -= events
+	w.mu.Unlock()
+	w.signal()
+}
+
+func (w *window) beginCall() { w.call(1) }
+func (w *window) endCall()   { w.call(-1) }
+
+func (w *window) call(n int) {
+	w.mu.Lock()
+	w.calls += n
+	w.mu.Unlock()
+	w.signal()
+}
+
+func (w *window) signal() {
 	select {
 	case w.freed <- struct{}{}:
 	default:
