@@ -29,8 +29,14 @@ func (c *committer) dropFor(b *pebble.Batch, s *sink, ch *changes, size, over in
 func (c *committer) dropOldest(b *pebble.Batch, s *sink, ch *changes, need int64, now time.Time) (freed int64, err error) {
 	for freed < need {
 		before := ch.counts.bytes
+		var row parkedRow
+		if ch.counts.parked > 0 {
+			if row, err = c.findParked(s); err != nil {
+				return freed, err
+			}
+		}
 		s.mu.Lock()
-		d, next := s.dropFirst(ch.counts.parked > 0)
+		d, next := s.dropFirst(row.d)
 		s.mu.Unlock()
 		switch next {
 		case dropNothing:
@@ -41,7 +47,7 @@ func (c *committer) dropOldest(b *pebble.Batch, s *sink, ch *changes, need int64
 		case dropDelayedOnDisk:
 			err = c.q.refillDelayed(s, lastPosition)
 		case dropParked:
-			err = c.dropParked(b, s, ch)
+			err = c.dropParked(b, s, ch, row)
 		case dropThis:
 			if d.event == nil {
 				err = loadEvent(c.q.store, d)
@@ -73,12 +79,15 @@ const (
 )
 
 // dropFirst takes out the oldest that can be dropped and marks it as settling,
-// where it is in memory: those never tried first. parked: there are such. The caller
-// holds mu.
-func (s *sink) dropFirst(parked bool) (d *delivery, next toDrop) {
+// where it is in memory: those never tried first. parked is a candidate that waits
+// behind another one, or nil. The caller holds mu.
+func (s *sink) dropFirst(parked *delivery) (d *delivery, next toDrop) {
 	first, aside := s.firstFresh(), s.aside.first()
 	delayed, suspect := s.delayed.first(), s.suspects.first()
+	older := func(d *delivery) bool { return d == nil || parked.pos.less(d.pos) }
 	switch {
+	case parked != nil && older(first) && older(aside) && (s.freshAll || parked.pos.less(s.freshNext)):
+		return nil, dropParked
 	case aside != nil && (first == nil || aside.pos.less(first.pos)):
 		d = aside
 		s.dropAside(d)
@@ -93,8 +102,6 @@ func (s *sink) dropFirst(parked bool) (d *delivery, next toDrop) {
 		s.held[d.key()] = d
 	case !s.freshAll:
 		return nil, dropFreshOnDisk
-	case parked:
-		return nil, dropParked
 	case suspect != nil && (delayed == nil || suspect.pos.less(delayed.pos)):
 		d = s.suspects.pop()
 	case delayed != nil:
@@ -121,69 +128,74 @@ func (s *sink) dropAside(d *delivery) {
 	s.unlink(c)
 }
 
-// dropParked drops one of those that wait behind another one of their order key,
-// which is to be tried again: the oldest of its key.
-func (c *committer) dropParked(b *pebble.Batch, s *sink, ch *changes) error {
-	key, d, size, err := c.findParked(s)
-	if err != nil {
-		return err
-	}
+// parkedRow is where a delivery waits behind another one of its order key, which is
+// to be tried again. size is that of its record.
+type parkedRow struct {
+	order uint64
+	d     *delivery
+	size  int
+}
+
+// dropParked drops what findParked has found.
+func (c *committer) dropParked(b *pebble.Batch, s *sink, ch *changes, row parkedRow) error {
+	d := row.d
 	if err := loadEvent(c.q.store, d); err != nil {
 		return err
 	}
-	r, err := c.chainOf(s, key)
+	r, err := c.chainOf(s, row.order)
 	if err != nil {
 		return err
 	}
 	ch.counts.parked--
 	ch.counts.bytes -= int64(d.eventLen)
-	c.count(ch, -int64(timedKeyLen+size))
-	c.key = appendParkedKey(c.key[:0], s.id, key, d.pos)
+	c.count(ch, -int64(timedKeyLen+row.size))
+	c.key = appendParkedKey(c.key[:0], s.id, row.order, d.pos)
 	if err := b.Delete(c.key, nil); err != nil {
 		return err
 	}
 	r.n--
 	r.from = d.pos.after()
-	if err := c.setChain(b, s, key, r); err != nil {
+	if err := c.setChain(b, s, row.order, r); err != nil {
 		return err
 	}
-	c.parkedFrom[s] = append(c.parkedFrom[s][:0], appendParkedKey(c.key[:0], s.id, key, r.from)...)
+	c.parkedFrom[s] = append(c.parkedFrom[s][:0], appendParkedKey(c.key[:0], s.id, row.order, r.from)...)
 	return c.release(b, d)
 }
 
-// findParked finds the next one to be dropped. It goes on from the last one, since
-// the store remembers for a while what was deleted before.
-func (c *committer) findParked(s *sink) (key uint64, d *delivery, size int, err error) {
+// findParked finds the next one of those parked to be dropped: the oldest of some
+// key. It goes on from the last one, since the store remembers for a while what was
+// deleted before.
+func (c *committer) findParked(s *sink) (row parkedRow, err error) {
 	it, err := c.q.store.NewIter(&pebble.IterOptions{
 		LowerBound: appendSinkKey(nil, spaceParked, s.id), UpperBound: appendSinkKey(nil, spaceParked, s.id+1),
 	})
 	if err != nil {
-		return 0, nil, 0, err
+		return row, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	again := false
 	for ok := it.SeekGE(c.parkedFrom[s]); ; {
 		if !ok {
 			if err := it.Error(); err != nil {
-				return 0, nil, 0, err
+				return row, err
 			}
 			if again {
-				return 0, nil, 0, damaged(fmt.Errorf("sink %s has lost deliveries that wait for others", s.name))
+				return row, damaged(fmt.Errorf("sink %s has lost deliveries that wait for others", s.name))
 			}
 			again = true
 			ok = it.First()
 			continue
 		}
-		if key, d, size, err = parseParked(it); err != nil {
-			return 0, nil, 0, err
+		if row.order, row.d, row.size, err = parseParked(it); err != nil {
+			return row, err
 		}
-		r, err := c.chainOf(s, key)
+		r, err := c.chainOf(s, row.order)
 		if err != nil {
-			return 0, nil, 0, err
+			return row, err
 		}
-		if !d.pos.less(r.from) {
-			return key, d, size, nil
+		if !row.d.pos.less(r.from) {
+			return row, nil
 		}
-		ok = it.SeekGE(appendParkedKey(nil, s.id, key, r.from)) // the batch removes what is before
+		ok = it.SeekGE(appendParkedKey(nil, s.id, row.order, r.from)) // the batch removes what is before
 	}
 }

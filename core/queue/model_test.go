@@ -199,9 +199,10 @@ func (m *machine) watchDrops(t *rapid.T) func(added modelKey) {
 					t.Fatalf("the new one is dropped, and %d are left", len(left))
 				}
 			} else if len(dropped) > 0 && had <= m.backlog {
-				last := slices.MaxFunc(dropped, dropOrder)
-				if last.order == 0 && has+last.size <= m.backlog {
-					t.Fatalf("%d of %d bytes are kept, so %v was dropped for nothing", has, m.backlog, last)
+				// Without the largest one, there was not room enough.
+				least := slices.MaxFunc(dropped, func(a, b modelDelivery) int { return int(a.size - b.size) })
+				if has+least.size <= m.backlog {
+					t.Fatalf("%d of %d bytes are kept, so one like %v was dropped for nothing", has, m.backlog, least)
 				}
 			}
 		} else if told > 0 {
@@ -212,7 +213,7 @@ func (m *machine) watchDrops(t *rapid.T) func(added modelKey) {
 		}
 		for _, d := range dropped {
 			for _, l := range left {
-				if sameRow := d.space != spaceParked || l.space != spaceParked || d.order == l.order; sameRow && dropOrder(l, d) < 0 {
+				if droppedBefore(d, l) {
 					t.Fatalf("%c %v was dropped before %c %v", d.space, d.pos, l.space, l.pos)
 				}
 			}
@@ -220,17 +221,19 @@ func (m *machine) watchDrops(t *rapid.T) func(added modelKey) {
 	}
 }
 
-// dropOrder is the order in which deliveries are dropped: those never tried first.
-// Of what is parked, that holds for each order key alone.
-func dropOrder(a, b modelDelivery) int {
-	places := []byte{spaceFresh, spaceParked, spaceDelayed}
-	if c := slices.Index(places, a.space) - slices.Index(places, b.space); c != 0 {
-		return c
+// droppedBefore tells whether d should have been dropped after l: those never tried go
+// first, the oldest of them, though of the rows of order keys that are parked any may
+// be the next.
+func droppedBefore(d, l modelDelivery) bool {
+	switch {
+	case d.space == spaceDelayed:
+		return l.space != spaceDelayed || l.pos.less(d.pos)
+	case l.space == spaceDelayed:
+		return false
+	case l.space == spaceParked:
+		return d.space == spaceParked && d.order == l.order && l.pos.less(d.pos)
 	}
-	if a.pos.less(b.pos) {
-		return -1
-	}
-	return 1
+	return l.pos.less(d.pos)
 }
 
 // configure changes how much is kept.
