@@ -40,7 +40,7 @@ type committer struct {
 	left map[uint64]int
 
 	unsynced   time.Time // when the first commit without sync was; zero: none
-	watch      *time.Timer
+	watch      *watchdog
 	room       room
 	lastGroup  int // appends in the group before
 	commitTime time.Duration
@@ -66,17 +66,16 @@ func newCommitter(q *Embedded) *committer {
 
 		parkedFrom: make(map[*sink][]byte),
 	}
-	c.watch = time.AfterFunc(time.Hour, func() {
+	c.watch = newWatchdog(q.options.StallTimeout, func() bool { return q.store.shortage.error() != nil }, func() {
 		q.health.fail(fmt.Errorf("queue %s: the disk did not take a commit within %s", q.options.Dir, q.options.StallTimeout))
 	})
-	c.watch.Stop()
 	return c
 }
 
 // run ends when the queue is closed, or has failed.
 func (c *committer) run() {
 	defer close(c.q.done)
-	defer c.watch.Stop()
+	defer c.watch.end()
 	idle := time.NewTimer(maxUnsynced)
 	defer idle.Stop()
 	sweep := time.NewTimer(sweepEvery)
@@ -147,8 +146,8 @@ func (c *committer) gather() {
 // commit commits one group and answers it. On an error nothing is answered.
 func (c *committer) commit(g *group) error {
 	// What it reads, and asking for the free space, may hang like a write.
-	c.watch.Reset(c.q.options.StallTimeout)
-	defer c.watch.Stop()
+	c.watch.begin()
+	defer c.watch.end()
 	batch := c.q.store.NewBatch()
 	defer func() { _ = batch.Close() }()
 	err := c.build(batch, g)
@@ -207,8 +206,8 @@ func (c *committer) syncSettled() {
 	if c.unsynced.IsZero() || c.q.health.error() != nil {
 		return
 	}
-	c.watch.Reset(c.q.options.StallTimeout)
-	defer c.watch.Stop()
+	c.watch.begin()
+	defer c.watch.end()
 	err := c.q.health.guard(func() error { return c.q.store.LogData(nil, pebble.Sync) })
 	if err != nil {
 		c.q.health.fail(fmt.Errorf("queue %s: sync: %w", c.q.options.Dir, err))

@@ -228,6 +228,9 @@ func (q *Embedded) AppendOnce(ctx context.Context, ev *event.Event, routes []eve
 }
 
 func (q *Embedded) append(ctx context.Context, ev *event.Event, routes []event.Route, once *event.Once) (first ulid.ULID, err error) {
+	if err := q.store.shortage.error(); err != nil {
+		return first, err
+	}
 	r, err := q.groups.newAppend(ev, routes)
 	if err != nil {
 		return first, err
@@ -239,7 +242,7 @@ func (q *Embedded) append(ctx context.Context, ev *event.Event, routes []event.R
 	if err != nil {
 		return first, err
 	}
-	answered, err := q.await(ctx, g, func() { r.cancelled = true })
+	answered, err := q.awaitAppend(ctx, g, func() { r.cancelled = true })
 	if !answered {
 		return first, err // the committer may still use r
 	}
@@ -284,6 +287,22 @@ func (q *Embedded) await(ctx context.Context, g *group, cancel func()) (answered
 		}
 	}
 	return false, q.health.error()
+}
+
+// awaitAppend is await, which does not wait for room on a full disk unless the
+// commit has begun: nobody can tell what becomes of that.
+func (q *Embedded) awaitAppend(ctx context.Context, g *group, cancel func()) (answered bool, err error) {
+	select {
+	case <-g.done:
+		return true, nil
+	case <-q.store.shortage.begin():
+		if q.groups.leave(g, cancel) {
+			return false, errNoSpace
+		}
+	case <-q.health.failed:
+	case <-ctx.Done():
+	}
+	return q.await(ctx, g, cancel)
 }
 
 // Stats implements Queue.

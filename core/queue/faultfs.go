@@ -2,8 +2,10 @@ package queue
 
 import (
 	"fmt"
+	"path"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -11,11 +13,13 @@ import (
 // faultFS keeps errors of the write-ahead log and of the directory from Pebble,
 // which answers them with a panic that unlocks what is not locked while it
 // unwinds: no recover holds that (tried with v2.1.7). Such an error turns the
-// queue to failed, and the goroutine of Pebble that met it goes no further.
-// Errors of tables are Pebble's to handle: it tries again.
+// queue to failed, and the goroutine of Pebble that met it goes no further. A
+// write that finds no room waits until there is some; see shortage. Errors of
+// tables are Pebble's to handle: it removes what it began and tries again.
 type faultFS struct {
 	vfs.FS
-	health *health
+	health   *health
+	shortage *shortage
 	// armed is set while the store is open: opening and closing report errors in
 	// order.
 	armed *atomic.Bool
@@ -30,28 +34,66 @@ func (f faultFS) check(what, name string, err error) error {
 	select {}
 }
 
+// waiting does something again and again while there is no room for it.
+func (f faultFS) waiting(name string, do func() error) error {
+	err := do()
+	if !isNoRoom(err) || !f.armed.Load() {
+		return err
+	}
+	f.shortage.enter(name)
+	defer f.shortage.leave()
+	for isNoRoom(err) && f.armed.Load() && f.health.error() == nil {
+		time.Sleep(roomEvery)
+		err = do()
+	}
+	return err
+}
+
 func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
 
+// isManifest tells of the file that lists the others, and of the one that tells
+// which is it.
+func isManifest(name string) bool {
+	base := path.Base(name)
+	return strings.HasPrefix(base, "MANIFEST-") || strings.HasPrefix(base, "marker.")
+}
+
 // Create implements vfs.FS.
-func (f faultFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	file, err := f.FS.Create(name, category)
-	return f.log("create", name, file, err)
+func (f faultFS) Create(name string, category vfs.DiskWriteCategory) (file vfs.File, err error) {
+	return f.created("create", name, func() (vfs.File, error) { return f.FS.Create(name, category) })
 }
 
 // ReuseForWrite implements vfs.FS.
 func (f faultFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	file, err := f.FS.ReuseForWrite(oldname, newname, category)
-	return f.log("reuse", newname, file, err)
+	return f.created("reuse", newname, func() (vfs.File, error) { return f.FS.ReuseForWrite(oldname, newname, category) })
 }
 
-func (f faultFS) log(what, name string, file vfs.File, err error) (vfs.File, error) {
-	if !isLog(name) {
-		return file, err
+func (f faultFS) created(what, name string, do func() (vfs.File, error)) (file vfs.File, err error) {
+	switch {
+	case isLog(name):
+		err = f.waiting(name, func() (err error) { file, err = do(); return err })
+		if err := f.check(what, name, err); err != nil {
+			return nil, err
+		}
+		return faultFile{File: file, fs: f, name: name}, nil
+	case isManifest(name):
+		if err = f.waiting(name, func() (err error) { file, err = do(); return err }); err != nil {
+			return nil, err
+		}
+		return patientFile{File: file, fs: f, name: name}, nil
 	}
-	if err := f.check(what, name, err); err != nil {
+	if file, err = do(); err != nil {
+		f.met(name, err)
 		return nil, err
 	}
-	return faultFile{File: file, fs: f, name: name}, nil
+	return tableFile{File: file, fs: f, name: name}, nil
+}
+
+// met notes that Pebble is told of a full disk.
+func (f faultFS) met(name string, err error) {
+	if isNoRoom(err) {
+		f.shortage.met(name)
+	}
 }
 
 // OpenDir implements vfs.FS.
@@ -66,6 +108,16 @@ func (f faultFS) OpenDir(name string) (vfs.File, error) {
 // Unwrap implements vfs.FS.
 func (f faultFS) Unwrap() vfs.FS { return f.FS }
 
+// write writes all of p, however often there is no room for the rest of it.
+func (f faultFS) write(file vfs.File, name string, p []byte) (n int, err error) {
+	err = f.waiting(name, func() error {
+		m, err := file.Write(p[n:])
+		n += m
+		return err
+	})
+	return n, err
+}
+
 // faultFile is a log or a directory.
 type faultFile struct {
 	vfs.File
@@ -75,7 +127,7 @@ type faultFile struct {
 
 // Write implements vfs.File.
 func (f faultFile) Write(p []byte) (int, error) {
-	n, err := f.File.Write(p)
+	n, err := f.fs.write(f.File, f.name, p)
 	return n, f.fs.check("write", f.name, err)
 }
 
@@ -93,3 +145,28 @@ func (f faultFile) SyncTo(length int64) (bool, error) {
 
 // Close implements vfs.File.
 func (f faultFile) Close() error { return f.fs.check("close", f.name, f.File.Close()) }
+
+// patientFile is a manifest: it waits for room. Pebble reports what else happens
+// to it.
+type patientFile struct {
+	vfs.File
+	fs   faultFS
+	name string
+}
+
+// Write implements vfs.File.
+func (f patientFile) Write(p []byte) (int, error) { return f.fs.write(f.File, f.name, p) }
+
+// tableFile is a table, or something else that Pebble writes anew when it fails.
+type tableFile struct {
+	vfs.File
+	fs   faultFS
+	name string
+}
+
+// Write implements vfs.File.
+func (f tableFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	f.fs.met(f.name, err)
+	return n, err
+}

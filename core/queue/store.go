@@ -34,7 +34,8 @@ type store struct {
 	fs   vfs.FS
 	dir  string
 	// armed: see faultFS.
-	armed atomic.Bool
+	armed    atomic.Bool
+	shortage *shortage
 }
 
 // health tells whether the store has failed, and how. Its channel is closed once.
@@ -153,7 +154,7 @@ func openStore(ctx context.Context, o Options, h *health) (*store, error) {
 		}
 		return nil, fmt.Errorf("queue %s: lock: %w", o.Dir, err)
 	}
-	s := &store{lock: lock, fs: o.fs, dir: o.Dir}
+	s := &store{lock: lock, fs: o.fs, dir: o.Dir, shortage: newShortage(o.Logger.With("dir", o.Dir))}
 	if err := s.open(ctx, o, h); err != nil {
 		if h.error() == nil { // else Pebble is in an unknown state and keeps the lock
 			_ = lock.Close()
@@ -168,7 +169,7 @@ func (s *store) open(ctx context.Context, o Options, h *health) error {
 		return err
 	}
 	var isOpen atomic.Bool
-	po := storeOptions(faultFS{FS: o.fs, health: h, armed: &s.armed}, o.Logger, h, isOpen.Load)
+	po := storeOptions(faultFS{FS: o.fs, health: h, shortage: s.shortage, armed: &s.armed}, o.Logger, h, isOpen.Load)
 	fitSizes(po, o.ReserveBytes)
 	po.Lock = s.lock
 	type result struct {
