@@ -27,7 +27,13 @@ import (
 // programs is the folder with the built daemon and sinks.
 var programs string
 
+// programsDir says where the programs are, for tests that start themselves again.
+const programsDir = "CALLBACKD_E2E_PROGRAMS"
+
 func TestMain(m *testing.M) {
+	if programs = os.Getenv(programsDir); programs != "" {
+		os.Exit(m.Run())
+	}
 	dir, err := os.MkdirTemp("", "callbackd-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -103,8 +109,22 @@ func start(t *testing.T, dir, config string, env ...string) *daemon {
 	return d
 }
 
-// launch runs the daemon without waiting for anything.
+// launch runs the daemon without waiting for anything. It is stopped at the end of
+// the test.
 func launch(t *testing.T, dir, config string, env ...string) *daemon {
+	t.Helper()
+	d := spawn(t, dir, config, env...)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the end of the daemon's log:\n%s", d.logEnd())
+		}
+		d.stop()
+	})
+	return d
+}
+
+// spawn runs the daemon, and leaves its end to the caller.
+func spawn(t *testing.T, dir, config string, env ...string) *daemon {
 	t.Helper()
 	file := filepath.Join(dir, "config.hcl")
 	text := config
@@ -127,12 +147,6 @@ func launch(t *testing.T, dir, config string, env ...string) *daemon {
 		d.err = d.cmd.Wait()
 		close(d.exited)
 	}()
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the end of the daemon's log:\n%s", d.logEnd())
-		}
-		d.stop()
-	})
 	return d
 }
 
