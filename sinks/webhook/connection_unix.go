@@ -230,7 +230,7 @@ func (c *connection) converse(fd uintptr) (done bool) {
 		n, err := ignoringInterrupts(func() (int, error) { return syscall.Write(int(fd), c.head) })
 		switch {
 		case err != nil && !errors.Is(err, syscall.EAGAIN):
-			c.stage, c.lost = broken, err
+			c.stage, c.lost, c.reusable = broken, err, false
 		case n < len(c.head):
 			c.stage, c.n = partial, max(n, 0)
 			return true
