@@ -134,6 +134,13 @@ bench-isolation: build ## measure a healthy sink beside one that is down, slow, 
 soak: build ## 10 min at half of the highest rate: memory, goroutines, open files
 	$(LOADBENCH) soak
 
+# SEED repeats the plan of a run: it is the first thing that one prints.
+FOR  ?= 1h
+SEED ?=
+.PHONY: crash
+crash: ## kill the daemon and its sinks under load for FOR (default 1h; SEED=n)
+	CALLBACKD_CRASH_FOR=$(FOR) CALLBACKD_SEED=$(SEED) go test $(RACE) ./e2e -run '^TestCrashes$$' -count=1 -v -timeout 0
+
 FUZZTIME ?= 10s
 .PHONY: fuzz
 fuzz: ## run every fuzz test for FUZZTIME (default 10s) each
