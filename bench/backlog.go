@@ -180,7 +180,8 @@ func (r *backlogResult) lookAt(ctx context.Context, d *daemon, after string) err
 	}
 	w := startWatch([]process{{"callbackd", d.cmd.Process.Pid}})
 	err = pause(ctx, r.options.duration)
-	c := w.end()[0]
+	costs, _ := w.end()
+	c := costs[0]
 	r.restarts = append(r.restarts, restart{after, d.took + ready, c.steadyMB, c.most, backlog(m, "out")})
 	r.options.say("after %s: ready in %v, %.0f MB, at most %.0f MB", after, (d.took + ready).Round(time.Millisecond), c.steadyMB, c.most)
 	return err
@@ -220,7 +221,7 @@ func (r *backlogResult) atEnds() (first, last float64) {
 func (r *backlogResult) page() string {
 	var b strings.Builder
 	o := r.options
-	writeFacts(&b, append(r.facts, fact{"load", fmt.Sprintf("%d-byte bodies over %d connections as fast as they are answered, to a webhook sink whose receiver refuses connections", len(newBody(o.body)), backlogConnections)}))
+	writeFacts(&b, append(r.facts, othersHad(r.load.others), fact{"load", fmt.Sprintf("%d-byte bodies over %d connections as fast as they are answered, to a webhook sink whose receiver refuses connections", len(newBody(o.body)), backlogConnections)}))
 	grown := table{head: []string{"deliveries pending", "answered/s", "p99 ms", "CPU µs per callback", "daemon MB", "disk MB"}}
 	const rows = 10
 	from := growing{}

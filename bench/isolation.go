@@ -85,6 +85,7 @@ type isolationResult struct {
 	options isolationOptions
 	facts   []fact
 	found   map[string]map[string][]beside // by pace and neighbour
+	others  []float64 // share of the processors that other programs had, of each load
 	loss    loss
 }
 
@@ -194,6 +195,7 @@ func (r *isolationResult) once(ctx context.Context, n neighbour, p pace) (out be
 		return out, err
 	}
 	r.loss.add(load.loss)
+	r.others = append(r.others, load.others)
 	lag, err := follow.end()
 	follow = nil
 	if err != nil {
@@ -223,7 +225,7 @@ func (r *isolationResult) changes(p pace, neighbour string, of func(*beside) flo
 func (r *isolationResult) page() string {
 	var b strings.Builder
 	o := r.options
-	writeFacts(&b, append(r.facts, fact{"load", fmt.Sprintf("%d-byte bodies over %d connections, each to both sinks; %v after %v of warm-up; %s of everything, the neighbours in turn",
+	writeFacts(&b, append(r.facts, othersHad(r.others...), fact{"load", fmt.Sprintf("%d-byte bodies over %d connections, each to both sinks; %v after %v of warm-up; %s of everything, the neighbours in turn",
 		len(newBody(o.body)), isolationConnections, o.duration, o.warmup, count(o.rounds, "round"))}))
 	rate := func(x *beside) float64 { return x.delivered }
 	p99 := func(x *beside) float64 { return milliseconds(x.lag.quantile(.99)) }

@@ -34,6 +34,17 @@ func (r *loadResult) ratios(connections int, contestant, reference string) []flo
 	return out
 }
 
+// cpuRatios are the same by what a callback costs all processes together: what
+// the ratio would be if all of the machine's time went there.
+func (r *loadResult) cpuRatios(connections int, contestant, reference string) []float64 {
+	found, beside := r.outcomes[connections][contestant], r.outcomes[connections][reference]
+	var out []float64
+	for i := range min(len(found), len(beside)) {
+		out = append(out, beside[i].cpuEach()/max(found[i].cpuEach(), 1e-9))
+	}
+	return out
+}
+
 func (r *loadResult) aims() []aim {
 	var out []aim
 	for _, connections := range r.options.connections {
@@ -49,6 +60,11 @@ func (r *loadResult) aims() []aim {
 				out = append(out, aim{
 					fmt.Sprintf("%s, delivered, to the %s, %d connections", c.contestant, c.reference, connections), s,
 					fmt.Sprintf("≥ %g", c.aim), judge(s.median, c.aim, c.least),
+				})
+			}
+			if ratios := r.cpuRatios(connections, c.contestant, c.reference); len(ratios) > 0 {
+				out = append(out, aim{
+					fmt.Sprintf("the same by the processor time of a callback, %d connections", connections), spreadOf(ratios), "–", "–",
 				})
 			}
 			if all := r.outcomes[connections][c.contestant]; len(all) > 0 {
@@ -90,7 +106,7 @@ func (r *loadResult) page() string {
 		fact{"load", fmt.Sprintf("%d-byte bodies; %v after %v of warm-up; %s of everything, the contestants in turn", len(newBody(o.body)), o.duration, o.warmup, count(o.rounds, "round"))}))
 	b.WriteString("Figures are medians of the rounds, with the least and the most.\n\n")
 
-	rates := table{head: []string{"connections", "", "answered/s", "p50 ms", "p99 ms", "longest ms", "delivered/s in the load", "delivered/s until the last"}}
+	rates := table{head: []string{"connections", "", "answered/s", "p50 ms", "p99 ms", "longest ms", "delivered/s in the load", "delivered/s until the last", "others had"}}
 	costs := table{head: []string{"connections", "", "process", "CPU µs per callback", "memory MB", "most MB"}}
 	for _, connections := range o.connections {
 		for _, name := range o.only {
@@ -101,26 +117,19 @@ func (r *loadResult) page() string {
 			at := func(q float64) func(*outcome) float64 {
 				return func(o *outcome) float64 { return milliseconds(o.Latency.quantile(q)) }
 			}
-			row := []string{fmt.Sprint(connections), name, show(0, func(o *outcome) float64 { return o.perSecond() }), show(1, at(.5)), show(1, at(.99)), show(1, at(1)), "–", "–"}
+			row := []string{fmt.Sprint(connections), name, show(0, func(o *outcome) float64 { return o.perSecond() }), show(1, at(.5)), show(1, at(.99)), show(1, at(1)), "–", "–", show(0, func(o *outcome) float64 { return 100 * o.others }) + " %"}
 			if name != bareHandler {
 				row[6] = show(0, func(o *outcome) float64 { return o.inLoad })
 				row[7] = show(0, func(o *outcome) float64 { return o.untilLast })
 			}
 			rates.add(row...)
-			total := func(o *outcome) float64 {
-				sum := 0.0
-				for _, c := range o.costs {
-					sum += c.cpu
-				}
-				return 1e6 * sum / o.events()
-			}
 			for i, c := range all[0].costs {
 				costs.add(fmt.Sprint(connections), name, c.name,
 					show(1, func(o *outcome) float64 { return 1e6 * o.costs[i].cpu / o.events() }),
 					show(0, func(o *outcome) float64 { return o.costs[i].steadyMB }),
 					show(0, func(o *outcome) float64 { return o.costs[i].most }))
 			}
-			costs.add(fmt.Sprint(connections), name, "all", show(1, total), "", "")
+			costs.add(fmt.Sprint(connections), name, "all", show(1, func(o *outcome) float64 { return o.cpuEach() }), "", "")
 		}
 	}
 	b.WriteString(rates.String())

@@ -24,7 +24,17 @@ type outcome struct {
 	untilLast float64 // delivered a second, from the start until the last one has arrived
 	inLoad    float64 // delivered a second, while callbacks came in
 	costs     []cost
+	others    float64 // share of the processors that other programs had
 	loss      loss
+}
+
+// cpuEach is the processor time of all processes for a callback, in µs.
+func (o *outcome) cpuEach() float64 {
+	sum := 0.0
+	for _, c := range o.costs {
+		sum += c.cpu
+	}
+	return 1e6 * sum / o.events()
 }
 
 // events returns how many callbacks the costs were for.
@@ -57,7 +67,7 @@ func measure(ctx context.Context, s *stand, o order, dir string, each func(repor
 	costs := []cost(nil)
 	defer func() {
 		if costs == nil {
-			watch.end()
+			_, _ = watch.end()
 		}
 	}()
 	if s.destination != nil {
@@ -82,7 +92,7 @@ func measure(ctx context.Context, s *stand, o order, dir string, each func(repor
 	}
 	out = &outcome{report: r}
 	if s.destination == nil {
-		costs = watch.end()
+		costs, out.others = watch.end()
 		out.costs = costs
 		out.loss = loss{Answered: r.All, Arrived: r.All, Refused: r.refused(), Broken: r.Broken}
 		return out, nil
@@ -94,7 +104,7 @@ func measure(ctx context.Context, s *stand, o order, dir string, each func(repor
 	if err != nil {
 		return nil, err
 	}
-	costs = watch.end()
+	costs, out.others = watch.end()
 	out.costs, out.loss = costs, last.loss
 	out.loss.Refused, out.loss.Broken = r.refused(), r.Broken
 	n, err := s.destination.between()

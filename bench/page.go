@@ -37,6 +37,14 @@ func writeFacts(b *strings.Builder, all []fact) {
 	b.WriteString("\n")
 }
 
+// othersHad is which share of the processors went to programs outside of a load.
+func othersHad(shares ...float64) fact {
+	for i := range shares {
+		shares[i] *= 100
+	}
+	return fact{"others had", spreadOf(shares).show(0) + " % of the processors"}
+}
+
 // count writes a number of things: "1 round", "5 rounds".
 func count(n int, thing string) string {
 	if n != 1 {

@@ -172,14 +172,16 @@ func TestRatiosAndAims(t *testing.T) {
 			return &outcome{report: report{Answered: int(rate), Took: time.Second}, untilLast: rate}
 		}
 		for name, rate := range map[string]float64{bareHandler: round.bare, acceptToFile: round.file, reverseProxy: round.proxy, acceptToWebhook: round.webhook} {
-			r.outcomes[64][name] = append(r.outcomes[64][name], answered(rate))
+			o := answered(rate)
+			o.costs = []cost{{cpu: rate * map[string]float64{bareHandler: 50, acceptToFile: 40, reverseProxy: 10, acceptToWebhook: 20}[name]}}
+			r.outcomes[64][name] = append(r.outcomes[64][name], o)
 		}
 	}
 	var got []string
 	for _, a := range r.aims() {
 		got = append(got, a.found.show(2)+" "+a.want+" "+a.fit)
 	}
-	want := "0.51 (0.40–0.60) ≥ 0.5 reached\n0.00 < 25 reached\n1.70 (1.50–1.90) ≥ 2 not quite\n0.00 < 25 reached"
+	want := "0.51 (0.40–0.60) ≥ 0.5 reached\n1.25 – –\n0.00 < 25 reached\n1.70 (1.50–1.90) ≥ 2 not quite\n0.50 – –\n0.00 < 25 reached"
 	if strings.Join(got, "\n") != want {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), want)
 	}

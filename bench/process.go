@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,9 +37,11 @@ func parent(pid int) int {
 	return n
 }
 
+// ticks a second of the kernel's figures: USER_HZ, the same everywhere.
+const ticks = 100
+
 // cpuSeconds is the processor time that a process has used: user and system.
 func cpuSeconds(pid int) float64 {
-	const ticks = 100 // of the kernel's USER_HZ, the same everywhere
 	f := procStat(pid)
 	if len(f) < 13 {
 		return 0
@@ -46,6 +49,27 @@ func cpuSeconds(pid int) float64 {
 	user, _ := strconv.ParseFloat(f[11], 64)
 	system, _ := strconv.ParseFloat(f[12], 64)
 	return (user + system) / ticks
+}
+
+// busySeconds is the processor time that the whole machine has used, and what its
+// host took away from it.
+func busySeconds() float64 {
+	b, _ := os.ReadFile("/proc/stat") // elsewhere there is none: nothing
+	return busyIn(string(b))
+}
+
+func busyIn(stat string) float64 {
+	line, _, _ := strings.Cut(stat, "\n")
+	busy := 0.0
+	for i, field := range strings.Fields(line) {
+		// cpu, user, nice, system, idle, iowait, irq, softirq, steal; guests are in user.
+		if i == 0 || i == 4 || i == 5 || i > 8 {
+			continue
+		}
+		n, _ := strconv.ParseFloat(field, 64)
+		busy += n
+	}
+	return busy / ticks
 }
 
 // memory returns the resident megabytes (of 1024²) of a process, now and at most
@@ -112,6 +136,8 @@ type cost struct {
 type watch struct {
 	processes []process
 	before    []float64
+	busy      float64 // processor seconds that the whole machine had used
+	began     time.Time
 	samples   [][]float64
 	stop      chan struct{}
 	stopped   sync.WaitGroup
@@ -121,7 +147,7 @@ type watch struct {
 const sampleEvery = 100 * time.Millisecond
 
 func startWatch(processes []process) *watch {
-	w := &watch{processes: processes, samples: make([][]float64, len(processes)), stop: make(chan struct{})}
+	w := &watch{processes: processes, samples: make([][]float64, len(processes)), stop: make(chan struct{}), busy: busySeconds(), began: time.Now()}
 	for _, p := range processes {
 		w.before = append(w.before, cpuSeconds(p.pid))
 	}
@@ -144,17 +170,23 @@ func startWatch(processes []process) *watch {
 	return w
 }
 
-// end returns the costs since the start. The processes have to be there still.
-func (w *watch) end() []cost {
+// end returns the costs since the start, and which share of the processors others
+// had. The processes have to be there still.
+func (w *watch) end() (costs []cost, others float64) {
 	out := make([]cost, len(w.processes))
 	for i, p := range w.processes {
 		out[i] = cost{name: p.name, cpu: cpuSeconds(p.pid) - w.before[i]}
 		_, out[i].most = memory(p.pid)
 	}
+	others = busySeconds() - w.busy
+	for _, c := range out {
+		others -= c.cpu
+	}
+	others /= time.Since(w.began).Seconds() * float64(runtime.NumCPU())
 	close(w.stop)
 	w.stopped.Wait()
 	for i := range out {
 		out[i].steadyMB = medianOf(w.samples[i])
 	}
-	return out
+	return out, max(0, others)
 }

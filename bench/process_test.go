@@ -32,6 +32,16 @@ func TestOwnProcess(t *testing.T) {
 	}
 }
 
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	if got := busyIn("cpu  100 200 300 99999 99999 400 500 600 70000 70000\ncpu0 1 1 1\n"); got != 21 {
+		t.Errorf("%v s, want 21", got)
+	}
+	if got := busyIn(""); got != 0 {
+		t.Errorf("%v s of nothing", got)
+	}
+}
+
 func TestMounts(t *testing.T) {
 	t.Parallel()
 	const mounts = "/dev/a / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/b /data xfs rw 0 0\n/dev/c /data xfs2 rw 0 0\n"

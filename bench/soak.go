@@ -153,7 +153,7 @@ func (r *soakResult) sample(ctx context.Context, d *daemon, processes []process,
 
 func (r *soakResult) page() string {
 	var b strings.Builder
-	writeFacts(&b, append(r.facts, fact{"load", fmt.Sprintf("%d-byte bodies, each to a file and a webhook sink; %s callbacks/s, half of the highest rate, for %v over %d connections",
+	writeFacts(&b, append(r.facts, othersHad(r.load.others), fact{"load", fmt.Sprintf("%d-byte bodies, each to a file and a webhook sink; %s callbacks/s, half of the highest rate, for %v over %d connections",
 		len(newBody(r.body)), number(r.highest*soakShare, 0), r.duration, soakConnections)}))
 	fmt.Fprintf(&b, "%s/s were answered; the answers took %s ms in the median, %s ms at p99, %s ms at most. Medians of %s:\n\n",
 		number(r.load.perSecond(), 0), number(milliseconds(r.load.Latency.quantile(.5)), 1), number(milliseconds(r.load.Latency.quantile(.99)), 1), number(milliseconds(r.load.Latency.Most), 1),
