@@ -76,7 +76,7 @@ func TestDeadLetterPage(t *testing.T) {
 func serveDeadLetters(t *testing.T) (*queue.Embedded, string) {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	q, err := queue.Open(t.Context(), queue.Options{Dir: t.TempDir(), ReserveBytes: 1})
+	q, err := queue.Open(t.Context(), queue.Options{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

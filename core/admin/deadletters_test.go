@@ -33,7 +33,7 @@ type letters struct {
 func serveLetters(t *testing.T) *letters {
 	t.Helper()
 	q, err := queue.Open(t.Context(), queue.Options{
-		Dir: t.TempDir(), Sinks: map[string]queue.Limits{"crm": {}, "audit": {}}, ReserveBytes: 1,
+		Dir: t.TempDir(), Sinks: map[string]queue.Limits{"crm": {}, "audit": {}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -95,9 +95,9 @@ type Job struct {
 	State     State `json:"state"`
 	// WaitsFor says what a waiting job waits for.
 	WaitsFor string `json:"waits_for,omitempty"`
-	// Found is how many were looked at, Done how many of them were redriven or
-	// discarded: others were gone by then. After a kill -9, what was done in the
-	// two seconds before it is not counted.
+	// Found is how many were looked at, those twice that were looked at again, Done
+	// how many were redriven or discarded. After a kill -9, what was done in the two
+	// seconds before it is not counted.
 	Found int64 `json:"found"`
 	Done  int64 `json:"done"`
 	// TotalEstimate is how many there were for its sinks when it began: more than

@@ -54,7 +54,7 @@ func during(t *testing.T, sinks map[string]queue.Limits, f func(t *testing.T, f 
 
 func openQueue(t testing.TB, dir string, sinks map[string]queue.Limits) *queue.Embedded {
 	t.Helper()
-	q, err := queue.Open(t.Context(), queue.Options{Dir: dir, Sinks: sinks, ReserveBytes: 1})
+	q, err := queue.Open(t.Context(), queue.Options{Dir: dir, Sinks: sinks})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,6 +190,11 @@ callbackd_dead_letters_redriven_total{sink="crm"} 20
 		f.met.Use([]string{"audit"})
 		if n, err := testutil.GatherAndCount(f.reg); err != nil || n != 4 {
 			t.Errorf("%d series, %v; want those of audit", n, err)
+		}
+		f.met.Redriven("crm", 1)
+		f.met.Use([]string{"audit"})
+		if n, err := testutil.GatherAndCount(f.reg); err != nil || n != 4 {
+			t.Errorf("%d series, %v; want those of audit again", n, err)
 		}
 	})
 }

@@ -232,15 +232,17 @@ func (r *run) letters(ctx context.Context, l *lane, room int64, do func(context.
 		return step{}, err
 	}
 	n, err := do(ctx, found)
-	if errors.Is(err, queue.ErrFull) {
-		r.count(n, n)
-		return step{waits: err.Error()}, nil
-	}
-	if err != nil {
-		r.count(n, n)
-		return step{}, err
-	}
 	r.count(len(found), n)
+	switch {
+	case errors.Is(err, queue.ErrFull):
+		return step{waits: err.Error()}, nil
+	case err != nil:
+		return step{}, err
+	case n == 0:
+		return step{waits: fmt.Sprintf("dead letters of sink %q: others are at work on them, or there was no room", l.sink)}, nil
+	case n < len(found):
+		return step{}, nil // looked at again: those that are there yet are done then
+	}
 	last := found[len(found)-1]
 	l.after, l.through = last.Key, last.Died
 	return step{ended: !more}, nil
