@@ -19,6 +19,9 @@ type variant struct {
 	// inFlight changes only the worker of the sink "ordered", header its process.
 	inFlight, header int
 	backoff          int // milliseconds
+	// extraRate bounds the sink "extra", so that something waits for it when it
+	// goes; 0: nothing does.
+	extraRate int
 }
 
 // crashFault are settings of the fault sink; after says how many attempts it gets.
@@ -74,6 +77,7 @@ func newVariant(random *rand.Rand) variant {
 	return variant{
 		extra: random.IntN(3) > 0, fault: crashFaults[random.IntN(len(crashFaults))], attempts: orderedAttempts[random.IntN(len(orderedAttempts))],
 		inFlight: 4 + random.IntN(60), header: random.IntN(4), backoff: 10 + random.IntN(50),
+		extraRate: []int{0, 10, 30}[random.IntN(3)],
 	}
 }
 
@@ -92,10 +96,15 @@ pipeline "extra" { # what it routed goes nowhere now, but may be moved
 		attempts = fmt.Sprintf("max_attempts = %d", v.attempts)
 	}
 	if v.extra {
+		limit := ""
+		if v.extraRate > 0 {
+			limit = fmt.Sprintf("rate_limit { per_second = %d }", v.extraRate)
+		}
 		extra = `
 sink "file" "extra" {
   config { path = "extra.jsonl" }
   dead_letter { max_bytes = "5GiB" }
+  ` + limit + `
 }
 pipeline "extra" {
   from  = [source.in]

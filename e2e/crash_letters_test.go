@@ -92,7 +92,7 @@ func (r *crashRig) moveSome(random *rand.Rand) {
 
 func (r *crashRig) discardSome(random *rand.Rand) {
 	chosen := r.some(letterSinks[random.IntN(len(letterSinks))], random)
-	chosen = chosen[:len(chosen)/4]
+	chosen = chosen[:len(chosen)/2]
 	for _, d := range chosen {
 		d.discarded = true
 	}
@@ -130,12 +130,12 @@ func (r *crashRig) redriveAll(random *rand.Rand) {
 	r.askForJob(map[string]any{"all": true, "filter": map[string]any{"sink": sink}, "per_second": rate})
 }
 
-// moveOrphans starts a job for what waits for the sink that comes and goes, while it
-// is not there.
-func (r *crashRig) moveOrphans(*rand.Rand) {
-	if r.file.extra {
-		return
-	}
+// moveOrphans takes away the sink that comes and goes, and starts a job for what
+// waits for it.
+func (r *crashRig) moveOrphans(random *rand.Rand) {
+	v := newVariant(random)
+	v.extra = false
+	r.reloadTo(v)
 	r.askForJob(map[string]any{"all": true, "orphans": true, "filter": map[string]any{"sink": "extra"}, "to": "spare"})
 }
 

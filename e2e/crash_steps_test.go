@@ -32,7 +32,7 @@ var crashSteps = []crashStep{
 	{2, (*crashRig).moveSome},
 	{2, (*crashRig).discardSome},
 	{2, (*crashRig).redriveAll},
-	{1, (*crashRig).moveOrphans},
+	{2, (*crashRig).moveOrphans},
 	{4, (*crashRig).turnTiny},
 }
 
@@ -184,9 +184,10 @@ func (r *crashRig) pauseDaemon(random *rand.Rand) {
 	r.boot(random, r.file)
 }
 
-// reload lets a good configuration take effect.
-func (r *crashRig) reload(random *rand.Rand) {
-	v := newVariant(random)
+func (r *crashRig) reload(random *rand.Rand) { r.reloadTo(newVariant(random)) }
+
+// reloadTo lets a good configuration take effect.
+func (r *crashRig) reloadTo(v variant) {
 	began := time.Now()
 	code := <-r.beginReload(r.config(v, ""))
 	r.note("reload to %+v: %d after %v", v, code, time.Since(began).Round(time.Millisecond))
