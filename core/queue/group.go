@@ -158,6 +158,7 @@ type appendRequest struct {
 	once      *event.Once
 	hash      [onceHashLen]byte
 	first     ulid.ULID
+	expired   int64 // when hash was forgotten, where it was known before; see remembered
 	cancelled bool  // guarded by groups.mu until the commit begins
 	err       error // valid after the group's done is closed
 }

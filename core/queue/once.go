@@ -34,6 +34,7 @@ func (c *committer) known(r *appendRequest, now time.Time) (bool, error) {
 		return true, nil
 	}
 	id, until, err := c.remembered(r.hash)
+	r.expired = until
 	if err != nil || until <= nanos(now) {
 		return false, err
 	}
@@ -62,6 +63,13 @@ func (c *committer) remembered(hash [onceHashLen]byte) (id ulid.ULID, until int6
 
 // remember keeps the key of r.
 func (c *committer) remember(b *pebble.Batch, r *appendRequest, now time.Time) error {
+	if r.expired > math.MinInt64 { // remembered once, and not swept yet
+		c.key = appendOnceTimeKey(c.key[:0], r.expired, r.hash)
+		if err := b.Delete(c.key, nil); err != nil {
+			return err
+		}
+		c.state.bytes -= onceKeyLen + onceValueLen
+	}
 	until := nanos(now.Add(r.once.Window))
 	c.onces[r.hash] = r.event.ID
 	c.state.bytes += onceKeyLen + onceValueLen
