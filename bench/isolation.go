@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,6 +17,7 @@ type isolationOptions struct {
 	rounds int
 	rate   float64 // callbacks a second, of the load that is well below what the machine can do
 	fault  string  // program of the fault sink
+	only   string  // part of the names of neighbours; those that are the measure are always there
 }
 
 const (
@@ -65,6 +67,14 @@ type pace struct {
 	rate          float64
 }
 
+// neighbours are those that are to be measured.
+func (o *isolationOptions) neighbours() []neighbour {
+	all := neighbours()
+	return slices.DeleteFunc(slices.Clone(all), func(n neighbour) bool {
+		return !strings.Contains(n.name, o.only) && n.name != all[0].name && n.name != all[1].name
+	})
+}
+
 func (o *isolationOptions) paces() []pace {
 	all := neighbours()
 	return []pace{
@@ -77,7 +87,8 @@ func (o *isolationOptions) paces() []pace {
 type beside struct {
 	delivered float64 // a second, in the load
 	lag       histogram
-	behind    int // deliveries of the other sink, not settled
+	cpu       float64 // µs of all processes for a callback
+	behind    int     // deliveries of the other sink, not settled
 }
 
 // isolationResult is what the rounds have found.
@@ -85,7 +96,7 @@ type isolationResult struct {
 	options isolationOptions
 	facts   []fact
 	found   map[string]map[string][]beside // by pace and neighbour
-	others  []float64 // share of the processors that other programs had, of each load
+	others  []float64                      // share of the processors that other programs had, of each load
 	loss    loss
 }
 
@@ -99,7 +110,7 @@ func runIsolation(ctx context.Context, o isolationOptions) (string, error) {
 		return "", err
 	}
 	r := &isolationResult{options: o, facts: facts(ctx, o.bin, o.dir), found: make(map[string]map[string][]beside)}
-	all := neighbours()
+	all := o.neighbours()
 	for round := range o.rounds {
 		for _, p := range o.paces() {
 			if r.found[p.name] == nil {
@@ -183,7 +194,12 @@ func (r *isolationResult) once(ctx context.Context, n neighbour, p pace) (out be
 			err = errors.Join(err, ended)
 		}
 	}()
-	load, err := measure(ctx, &stand{address: d.address, destination: file}, order{
+	recorded, err := o.profiled(ctx, slug(p.name+" "+n.name), d.processes())
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, recorded()) }()
+	load, err := measure(ctx, &stand{address: d.address, processes: d.processes(), destination: file}, order{
 		Connections: isolationConnections, Body: o.body, Warmup: o.warmup, Duration: o.duration, Rate: p.rate, Threads: o.threads,
 	}, dir, func(now report) error {
 		if now.Phase == phaseMeasuring {
@@ -201,6 +217,9 @@ func (r *isolationResult) once(ctx context.Context, n neighbour, p pace) (out be
 	if err != nil {
 		return out, err
 	}
+	if lag.Total == 0 {
+		return out, errors.New("of what was due while it was measured nothing was sent in time: the machine has no room for this rate now, lower -rate")
+	}
 	m, err := d.metrics(ctx)
 	if err != nil {
 		return out, err
@@ -208,7 +227,7 @@ func (r *isolationResult) once(ctx context.Context, n neighbour, p pace) (out be
 	if n.happened != nil && !n.happened(m) {
 		return out, errors.New("the other sink did nothing wrong: the figures would mean nothing")
 	}
-	return beside{delivered: load.inLoad, lag: lag, behind: backlog(m, "other")}, nil
+	return beside{delivered: load.inLoad, lag: lag, cpu: load.cpuEach(), behind: backlog(m, "other")}, nil
 }
 
 // changes are by which factor a figure differs beside a neighbour from that of the
@@ -230,9 +249,9 @@ func (r *isolationResult) page() string {
 	rate := func(x *beside) float64 { return x.delivered }
 	p99 := func(x *beside) float64 { return milliseconds(x.lag.quantile(.99)) }
 	p50 := func(x *beside) float64 { return milliseconds(x.lag.quantile(.5)) }
-	t := table{head: []string{"load", "the other sink", "healthy: delivered/s", "change", "lag p50 ms", "lag p99 ms", "change", "the other is behind by", fmt.Sprintf("wanted < %.0f %%", 100*mostChange)}}
+	t := table{head: []string{"load", "the other sink", "healthy: delivered/s", "change", "lag p50 ms", "lag p99 ms", "change", "CPU µs per callback", "the other is behind by", fmt.Sprintf("wanted < %.0f %%", 100*mostChange)}}
 	for _, p := range o.paces() {
-		for _, n := range neighbours() {
+		for _, n := range o.neighbours() {
 			all := r.found[p.name][n.name]
 			show := func(decimals int, of func(*beside) float64) string {
 				var f []float64
@@ -250,6 +269,7 @@ func (r *isolationResult) page() string {
 				fit = "–" // alone it has the machine for itself
 			}
 			t.add(p.name, n.name, show(0, rate), rateChange, show(1, p50), show(1, p99), lagChange,
+				show(0, func(x *beside) float64 { return x.cpu }),
 				show(0, func(x *beside) float64 { return float64(x.behind) }), fit)
 		}
 	}

@@ -79,11 +79,11 @@ func run(ctx context.Context, args []string) error {
 	flags.DurationVar(&c.duration, "duration", 0, "how long a load lasts (default 5s, soak 10m)")
 	flags.DurationVar(&c.warmup, "warmup", time.Second, "how long each load runs before it is measured")
 	flags.IntVar(&c.threads, "threads", max(1, runtime.NumCPU()/2), "`threads` of the load generator")
-	flags.StringVar(&c.profile, "profile", "", "load: record processor time by Linux perf into this `folder`")
+	flags.StringVar(&c.profile, "profile", "", "load, isolation: record processor time by Linux perf into this `folder`")
 	flags.StringVar(&c.write, "write", "", "put what was found into this `page`")
 	rounds := flags.Int("rounds", 0, "how many times everything is measured (default 5, isolation 3)")
 	connections := flags.String("connections", "64,256", "load: connections of the load generator")
-	only := flags.String("only", "", "load: a `part` of the names of what is to be measured, such as webhook")
+	only := flags.String("only", "", "load, isolation: a `part` of the names of what is to be measured, such as webhook")
 	pending := flags.Int("pending", 1_000_000, "backlog: `deliveries` that are to be pending, up to 10000000")
 	rate := flags.Float64("rate", 2000, "isolation: `callbacks` a second of the load that is not at full speed")
 	fault := flags.String("fault", "", "isolation: the `program` of the fault sink (default bench/callbackd-sink-fault in the folder of -bin)")
@@ -147,7 +147,7 @@ func run(ctx context.Context, args []string) error {
 		if *rate < 1 || *rate > 1e6 {
 			return errors.New("-rate has to be from 1 to 1000000")
 		}
-		page, err = runIsolation(ctx, isolationOptions{common: c, rounds: *rounds, rate: *rate, fault: *fault})
+		page, err = runIsolation(ctx, isolationOptions{common: c, rounds: *rounds, rate: *rate, fault: *fault, only: *only})
 	default:
 		return fmt.Errorf("there is no scenario %q: there are load, backlog, soak, isolation and deliver", scenario)
 	}
