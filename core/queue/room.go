@@ -16,6 +16,10 @@ const diskEvery = 250 * time.Millisecond
 // has to fit into what was free above the reserve: it is written more than once.
 const headroomParts = 8
 
+// againParts: callbacks are accepted again when the reserve is free and one part in
+// so many of it.
+const againParts = 16
+
 // roomLimits are the limits of the queue as a whole; see Options.
 type roomLimits struct{ maxBytes, reserveBytes int64 }
 
@@ -25,6 +29,7 @@ type room struct {
 	options Options
 	limits  *atomic.Pointer[roomLimits]
 	health  *health
+	reclaim *reclaimer
 
 	diskAsked time.Time
 	// headroom is how many bytes above the reserve were free then, accepted what
@@ -50,6 +55,9 @@ func (r *room) check(holds, more int64, now time.Time) error {
 	if now.Sub(r.diskAsked) >= diskEvery || (!r.diskLow && !r.diskUnknown && r.accepted > r.headroom/headroomParts) {
 		r.diskAsked, r.accepted = now, more
 		r.askDisk()
+		if r.diskLow {
+			r.reclaim.start(now, r.hasRoom)
+		}
 		if err := r.health.error(); err != nil {
 			return err
 		}
@@ -79,7 +87,7 @@ func (r *room) askDisk() {
 	}
 	r.diskUnknown = false
 	r.headroom = int64(min(usage.AvailBytes, math.MaxInt64)) - r.limits.Load().reserveBytes
-	low := r.headroom < 0
+	low := r.headroom < 0 || (r.diskLow && !r.enough(usage.AvailBytes))
 	if low == r.diskLow {
 		return
 	}
@@ -89,6 +97,19 @@ func (r *room) askDisk() {
 	} else {
 		log.Info("disk has room again", "free_bytes", usage.AvailBytes)
 	}
+}
+
+// hasRoom is enough for now. Anybody may call it.
+func (r *room) hasRoom() bool {
+	usage, err := r.options.fs.GetDiskUsage(r.options.Dir)
+	return err != nil || r.enough(usage.AvailBytes)
+}
+
+// enough tells whether so many free bytes end a shortage: some more than the
+// reserve, or it would begin again at once.
+func (r *room) enough(free uint64) bool {
+	reserve := uint64(r.limits.Load().reserveBytes)
+	return free >= reserve+reserve/againParts
 }
 
 // backlogFull tells people that the backlog of a sink is full, once a minute at

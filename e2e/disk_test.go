@@ -1,0 +1,321 @@
+package e2e_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// inNamespace is set for a test that was started again where it may mount.
+const inNamespace = "CALLBACKD_E2E_NAMESPACE"
+
+// smallDisk mounts a file system of its own in memory. Who may not mount runs the
+// test again in a user namespace; ok is false in the first of the two runs.
+func smallDisk(t *testing.T, size string) (dir string, ok bool) {
+	t.Helper()
+	dir = t.TempDir()
+	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size)
+	if err == nil {
+		t.Cleanup(func() {
+			if err := syscall.Unmount(dir, 0); err != nil {
+				t.Errorf("unmount: %v", err)
+			}
+		})
+		return dir, true
+	}
+	if os.Getenv(inNamespace) != "" {
+		t.Skipf("no file system can be mounted here, not even in a user namespace: %v", err)
+	}
+	if out, err := exec.Command("unshare", "-rm", "true").CombinedOutput(); err != nil {
+		t.Skipf("this needs root, or a user namespace in which to mount: unshare -rm: %v: %s", err, out)
+	}
+	again := exec.Command("unshare", "-rm", os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
+	again.Env = append(os.Environ(), inNamespace+"=1", programsDir+"="+programs)
+	out, err := again.CombinedOutput()
+	t.Logf("in a user namespace:\n%s", out)
+	switch {
+	case err != nil:
+		t.Errorf("in a user namespace: %v", err)
+	case bytes.Contains(out, []byte("--- SKIP")):
+		t.Skip("skipped in a user namespace")
+	}
+	return "", false
+}
+
+// freeBytes is the free space of the file system at dir.
+func freeBytes(t *testing.T, dir string) int64 {
+	t.Helper()
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	return int64(st.Bavail) * st.Bsize
+}
+
+// stranger takes space from the others, so that no more than some bytes are free,
+// also of what they give back. end removes its file, and tells how long it was.
+func stranger(t *testing.T, disk string, leave int64) (end func() int64) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(disk, "stranger"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size int64
+	take := func() {
+		block := make([]byte, 64<<10)
+		for free := freeBytes(t, disk); free > leave; free = freeBytes(t, disk) {
+			n, err := f.Write(block[:min(int64(len(block)), free-leave)])
+			size += int64(n)
+			if errors.Is(err, syscall.ENOSPC) {
+				return
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}
+	take()
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(10 * time.Millisecond):
+				take()
+			}
+		}
+	}()
+	var once sync.Once
+	end = func() int64 {
+		once.Do(func() {
+			close(stop)
+			<-done
+			if err := errors.Join(os.Remove(f.Name()), f.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+		return size
+	}
+	t.Cleanup(func() { end() })
+	return end
+}
+
+// diskConfig has its queue on a disk of its own. The sink crm is a receiver, audit
+// a file elsewhere.
+func diskConfig(disk, url, options string) string {
+	return fmt.Sprintf(`
+queue {
+  dir = %q
+  %s
+}
+source "http" "in" { path = "/in" }
+sink "webhook" "crm" {
+  config { url = "%s/" }
+  retry {
+    min_backoff = "100ms"
+    max_backoff = "1s"
+  }
+  breaker {
+    enabled = false
+  }
+  dead_letter {
+    max_bytes = "1GiB"
+  }
+}
+sink "file" "audit" {
+  config { path = "audit.jsonl" }
+}
+pipeline "all" {
+  from = [source.in]
+  to   = [sink.crm, sink.audit]
+}`, filepath.Join(disk, "queue"), options, url)
+}
+
+// filler posts callbacks of a size and looks at each answer.
+type filler struct {
+	poster
+	full    int // refused for want of room
+	strange map[string]int
+}
+
+// send posts until stop is closed, from several connections. Refusals have to be
+// 503 with Retry-After.
+func (s *filler) send(d *daemon, size int, stop <-chan struct{}) {
+	s.mu.Lock()
+	if s.answered == nil {
+		s.answered, s.strange = map[int]bool{}, map[string]int{}
+	}
+	s.mu.Unlock()
+	padding := strings.Repeat("x", size)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-d.exited:
+					return
+				default:
+				}
+				n := int(s.next.Add(1))
+				code, retryAfter, err := s.one(d, fmt.Sprintf(`{"n":%d,"filler":%q}`, n, padding))
+				s.mu.Lock()
+				switch {
+				case err != nil:
+					s.strange["no answer"]++
+				case code == http.StatusAccepted:
+					s.answered[n] = true
+				case code == http.StatusServiceUnavailable && retryAfter != "":
+					s.full++
+				default:
+					s.strange[fmt.Sprintf("%d, Retry-After %q", code, retryAfter)]++
+				}
+				s.mu.Unlock()
+				if code != http.StatusAccepted {
+					time.Sleep(20 * time.Millisecond)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func (s *filler) one(d *daemon, body string) (code int, retryAfter string, err error) {
+	client := http.Client{Timeout: patience}
+	resp, err := client.Post(d.url+"/in", "application/json", strings.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode, resp.Header.Get("Retry-After"), nil
+}
+
+// counts tells how many were answered with success and refused so far.
+func (s *filler) counts() (answered, full int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.answered), s.full
+}
+
+// begin sends in the background; end ends that.
+func (s *filler) begin(d *daemon, size int) (end func()) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		s.send(d, size, stop)
+	}()
+	return sync.OnceFunc(func() {
+		close(stop)
+		<-done
+	})
+}
+
+// reaches waits until what was answered up to now is somewhere.
+func (s *filler) reaches(t *testing.T, where string, what func() []string) {
+	t.Helper()
+	answered, _ := s.counts()
+	eventually(t, "what was answered is in "+where, func() bool {
+		now, _ := s.counts()
+		return len(s.missing(what())) <= now-answered
+	})
+}
+
+// delivered waits until everything that was answered is at both sinks.
+func (s *filler) delivered(t *testing.T, d *daemon, out *receiver) {
+	t.Helper()
+	eventually(t, "everything that was answered is in the file", func() bool { return len(s.missing(d.lines("audit.jsonl"))) == 0 })
+	eventually(t, "everything that was answered was relayed", func() bool { return len(s.missing(bodies(out.all()))) == 0 })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for what, n := range s.strange {
+		t.Errorf("%d callbacks were answered with %s", n, what)
+	}
+}
+
+// A disk of 64 MB: filled by a backlog, filled by a stranger to the last byte,
+// killed while it is full and started again. Callers get 503 and Retry-After,
+// nothing that was answered is lost, and all goes on by itself.
+func TestFullDisk(t *testing.T) {
+	disk, ok := smallDisk(t, "64m")
+	if !ok {
+		return
+	}
+	const reserve = 16 << 20
+	out := receive(t, "")
+	out.answers(http.StatusServiceUnavailable)
+	dir, config := t.TempDir(), diskConfig(disk, out.url, `reserve_bytes = "16MiB"`)
+	d := start(t, dir, config)
+	var s filler
+	end := s.begin(d, 8<<10)
+
+	t.Log("by a backlog")
+	eventually(t, "callbacks are refused", func() bool { _, full := s.counts(); return full > 20 })
+	s.reaches(t, "the other sink", func() []string { return d.lines("audit.jsonl") })
+	if code, text := d.get("/-/ready"); code != http.StatusOK {
+		t.Errorf("ready: %d %s", code, text)
+	}
+	answered, _ := s.counts()
+	t.Logf("%d answered, %d bytes free", answered, freeBytes(t, disk))
+	out.answers(http.StatusNoContent)
+	eventually(t, "callbacks are accepted again", func() bool { n, _ := s.counts(); return n > answered+200 })
+
+	t.Log("by a stranger, down to less than the reserve")
+	leave := stranger(t, disk, reserve/2)
+	refused := func() {
+		t.Helper()
+		_, before := s.counts()
+		eventually(t, "callbacks are refused", func() bool { _, full := s.counts(); return full > before+20 })
+	}
+	accepted := func() {
+		t.Helper()
+		before, _ := s.counts()
+		eventually(t, "callbacks are accepted again", func() bool { n, _ := s.counts(); return n > before+200 })
+	}
+	refused()
+	s.reaches(t, "the file", func() []string { return d.lines("audit.jsonl") })
+	s.reaches(t, "the receiver", func() []string { return bodies(out.all()) })
+
+	t.Log("killed while it is full, and started again")
+	d.kill()
+	end()
+	clear(s.strange) // those in flight
+	d = start(t, dir, config)
+	end = s.begin(d, 8<<10)
+	refused()
+	t.Logf("the stranger had %d bytes", leave())
+	accepted()
+
+	t.Log("by a stranger, to the last byte, again and again")
+	for range 3 {
+		out.answers(http.StatusServiceUnavailable)
+		before, _ := s.counts()
+		eventually(t, "there is something to do", func() bool { n, _ := s.counts(); return n > before+500 })
+		leave := stranger(t, disk, 0)
+		refused()
+		out.answers(http.StatusNoContent) // what is settled now finds no room
+		time.Sleep(3 * time.Second)
+		refused()
+		t.Logf("the stranger had %d bytes", leave())
+		accepted()
+	}
+
+	end()
+	s.delivered(t, d, out)
+	d.eventuallyMetric(`callbackd_queue_bytes`, 0)
+	eventually(t, "the space comes back", func() bool { return freeBytes(t, disk) > 32<<20 })
+	answered, full := s.counts()
+	t.Logf("%d answered, %d refused, %d bytes free in the end", answered, full, freeBytes(t, disk))
+}
