@@ -369,6 +369,8 @@ func (s *sinkRunner) deliverSettings() deliver.Settings {
 		MaxBatchBytes:  atMost(int(s.sink.Batch.MaxBytes), 0, defaultMaxBatchBytes, mostBatchBytes),
 		Linger:         linger,
 		Retry:          deliver.Retry(s.sink.Retry),
+		RateLimit:      (*deliver.Rate)(s.sink.RateLimit),
+		Breaker:        deliver.Breaker(s.sink.Breaker),
 		Grace:          s.cfg.ShutdownGrace,
 	}
 }
