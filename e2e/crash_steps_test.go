@@ -33,7 +33,7 @@ var crashSteps = []crashStep{
 	{2, (*crashRig).discardSome},
 	{2, (*crashRig).redriveAll},
 	{2, (*crashRig).moveOrphans},
-	{4, (*crashRig).turnTiny},
+	{6, (*crashRig).turnReceiver},
 }
 
 // step does the step of a number.
@@ -58,7 +58,7 @@ func (r *crashRig) step(number uint64) {
 	}
 }
 
-// moment is a time below most; short ones are as likely as long ones.
+// moment is a time below most, mostly a short one.
 func moment(random *rand.Rand, most time.Duration) time.Duration {
 	return time.Duration(random.Float64() * random.Float64() * float64(most))
 }
@@ -255,9 +255,13 @@ func (r *crashRig) checkSinks() {
 	}
 }
 
-// turnTiny lets the receiver behind the sink "tiny" go down, or come back.
-func (r *crashRig) turnTiny(random *rand.Rand) {
-	down := random.IntN(2) == 0
-	r.tiny.down.Store(down)
-	r.note("tiny is down: %v", down)
+// turnReceiver lets the receiver behind a webhook sink go down, or come back: a
+// backlog grows, that of the ordered sink with many deliveries of one key in it.
+func (r *crashRig) turnReceiver(random *rand.Rand) {
+	name, of, down := "tiny", r.tiny, random.IntN(2) == 0
+	if random.IntN(3) == 0 {
+		name, of = "ordered", r.ordered
+	}
+	of.down.Store(down)
+	r.note("the receiver of %s is down: %v", name, down)
 }

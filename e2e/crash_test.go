@@ -72,7 +72,6 @@ func TestCrashes(t *testing.T) {
 	r.kill("at the end")
 	r.ordered.gentle.Store(true)
 	r.tiny.gentle.Store(true)
-	r.tiny.down.Store(false)
 	r.boot(r.stepRandom(0), lastVariant())
 	time.Sleep(500 * time.Millisecond)
 	stopped()
@@ -219,7 +218,10 @@ func (r *crashRig) saidBySink(log string, i int) bool {
 func (r *crashRig) kill(when string) {
 	r.daemon.Store(nil)
 	select {
-	case <-r.last.exited: // by itself, in a stop
+	case <-r.last.exited: // by itself: a stop was sooner done
+		if r.last.err != nil {
+			r.t.Errorf("the daemon ended before it was killed %s: %v\n%s", when, r.last.err, r.last.logEnd())
+		}
 		r.counted.restarts++
 		r.note("too late for a kill %s", when)
 		return
