@@ -12,6 +12,7 @@ func TestContract(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	open := func(o queue.Options) queuetest.Open {
 		return func(t *testing.T, dir string, w queue.Watcher) queue.Queue {
+			o := o // the tests run side by side
 			o.Dir, o.Watcher = dir, w
 			o.Sinks = map[string]queue.Limits{"a": {}, "b": {}}
 			q, err := queue.Open(t.Context(), o)

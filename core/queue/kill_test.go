@@ -3,6 +3,7 @@ package queue
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,6 +21,11 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(killDir); dir != "" {
 		victim(dir)
 		return
+	}
+	// There are three models, which share most of their steps; the command line may
+	// ask for more.
+	if err := flag.Set("rapid.checks", "60"); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }

@@ -772,10 +772,16 @@ func readAll(t fataler, q *Embedded) map[modelKey]modelDelivery {
 	return out
 }
 
-func TestModel(t *testing.T) { testModel(t, []int64{0}) }
+func TestModel(t *testing.T) {
+	t.Parallel()
+	testModel(t, []int64{0})
+}
 
 // The sink "a" has room for a few deliveries only, and drops the oldest.
-func TestModelDrops(t *testing.T) { testModel(t, []int64{1000, 5000, 20_000}) }
+func TestModelDrops(t *testing.T) {
+	t.Parallel()
+	testModel(t, []int64{1000, 5000, 20_000})
+}
 
 func testModel(t *testing.T, backlogs []int64) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -817,6 +823,7 @@ func testModel(t *testing.T, backlogs []int64) {
 // What waits behind one that is to be tried again much later is dropped before that
 // one is, and after those never tried.
 func TestModelDropsParked(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		m := &machine{
 			fs:    vfs.NewCrashableMem(),

@@ -195,7 +195,6 @@ func TestWaitingTakerSeesLeases(t *testing.T) {
 	})
 }
 
-// What is due again and what was never tried take turns.
 // A taker that waits sees a suspect that is given back, or whose lease runs out.
 func TestWaitingTakerSeesSuspects(t *testing.T) {
 	for _, givenBack := range []bool{true, false} {
@@ -229,6 +228,7 @@ func TestWaitingTakerSeesSuspects(t *testing.T) {
 	}
 }
 
+// What is due again and what was never tried take turns.
 func TestNothingStarves(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, q *Embedded) {
 		for i := range 40 {
@@ -359,6 +359,7 @@ func (q *Embedded) eventsApplied() int {
 // The window of a sink stays within its bounds, whatever the backlog, and so do
 // the delayed ones.
 func TestWindowIsBounded(t *testing.T) {
+	t.Parallel()
 	q := openBench(t, Options{WindowEvents: 50, WindowBytes: 20_000})
 	const n = 2000
 	check := func() {
@@ -437,6 +438,7 @@ func TestWindowIsBounded(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
+	t.Parallel()
 	for name, o := range map[string]Options{
 		"no directory":        {},
 		"limit is negative":   {Dir: "/q", MaxBytes: -1},

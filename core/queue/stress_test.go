@@ -334,6 +334,7 @@ func (s *stress) letters(ctx context.Context, r *rand.Rand) {
 // is handed out twice or after its end, order keys go one after another, every
 // delivery is accounted for, and the store is consistent all the time.
 func TestStress(t *testing.T) {
+	t.Parallel()
 	length := 4 * time.Second
 	if v := os.Getenv(stressTime); v != "" {
 		var err error

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,11 +17,11 @@ func TestSweep(t *testing.T) {
 	limits := map[string]Limits{"old": {DeadMaxAge: time.Hour}, "many": {}}
 	bubble(t, Options{Sinks: limits, Watcher: w}, func(t *testing.T, q *Embedded) {
 		n := uint64(0)
-		bury := func(sink string) {
+		bury := func(sink string, many int) {
 			t.Helper()
 			n++
 			route := event.Route{Pipeline: "p", Sink: sink, Dead: &event.Death{Reason: event.ReasonRoute}}
-			if err := q.Append(t.Context(), benchEvent(n), []event.Route{route}); err != nil {
+			if err := q.Append(t.Context(), benchEvent(n), slices.Repeat([]event.Route{route}, many)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -33,14 +34,14 @@ func TestSweep(t *testing.T) {
 				t.Fatalf("%d and %d are dead, want %d and %d", st["old"].Dead, st["many"].Dead, old, many)
 			}
 		}
-		for range 3000 { // more than one sweep removes
-			bury("old")
+		for range 300 {
+			bury("old", 10) // more than one sweep removes
 		}
 		for range 10 {
-			bury("many")
+			bury("many", 1)
 		}
 		time.Sleep(40 * time.Minute)
-		bury("old")
+		bury("old", 1)
 		dead(3001, 10)
 		time.Sleep(20*time.Minute + sweepEvery + time.Second)
 		dead(1, 10)

@@ -74,6 +74,7 @@ func Run(t *testing.T, open Open) {
 		{"close ends waiting calls", testClose},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			f := &fixture{T: t, open: open, dir: t.TempDir()}
 			f.reopen()
 			t.Cleanup(func() { _ = f.q.Close() })
