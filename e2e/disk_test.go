@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // inNamespace is set for a test that was started again where it may mount.
@@ -318,4 +320,108 @@ func TestFullDisk(t *testing.T) {
 	eventually(t, "the space comes back", func() bool { return freeBytes(t, disk) > 32<<20 })
 	answered, full := s.counts()
 	t.Logf("%d answered, %d refused, %d bytes free in the end", answered, full, freeBytes(t, disk))
+}
+
+// ends waits for the end of a daemon, which has to have an exit code.
+func (d *daemon) ends(t *testing.T, code int) {
+	t.Helper()
+	select {
+	case <-d.exited:
+	case <-time.After(patience):
+		_ = d.cmd.Process.Kill()
+		<-d.exited
+		t.Fatalf("the daemon does not end\n%s", d.logEnd())
+	}
+	if got := d.cmd.ProcessState.ExitCode(); got != code {
+		t.Fatalf("exit code %d, want %d\n%s", got, code, d.logEnd())
+	}
+}
+
+// A reserve that the disk cannot meet is told at the start, not at each callback.
+func TestReserveLargerThanTheDisk(t *testing.T) {
+	disk, ok := smallDisk(t, "64m")
+	if !ok {
+		return
+	}
+	d := spawn(t, t.TempDir(), diskConfig(disk, "http://"+freeAddress(t), ""))
+	d.ends(t, 1)
+	for _, want := range []string{"its disk has 67108864 bytes in all", "queue.reserve_bytes"} {
+		if !strings.Contains(d.log(), want) {
+			t.Errorf("%q is not in the log:\n%s", want, d.log())
+		}
+	}
+}
+
+// A daemon that was killed on a disk without a free byte either works, or says what
+// to do and has all of it when there is room.
+func TestStartOnADiskWithoutAByte(t *testing.T) {
+	disk, ok := smallDisk(t, "64m")
+	if !ok {
+		return
+	}
+	out := receive(t, "")
+	out.answers(http.StatusServiceUnavailable)
+	dir, config := t.TempDir(), diskConfig(disk, out.url, `reserve_bytes = "16MiB"`)
+	d := spawn(t, dir, config)
+	<-d.listening()
+	var s filler
+	end := s.begin(d, 8<<10)
+	eventually(t, "there is a backlog", func() bool { n, _ := s.counts(); return n > 500 })
+	d.kill()
+	end()
+	clear(s.strange)
+	leave := stranger(t, disk, 0)
+	again := spawn(t, dir, config)
+	again.ends(t, 3)
+	if !strings.Contains(again.log(), "free some space") {
+		t.Errorf("it does not say what to do:\n%s", again.log())
+	}
+	leave()
+	out.answers(http.StatusNoContent)
+	d = start(t, dir, config)
+	s.delivered(t, d, out)
+}
+
+// A disk that fails to write ends the daemon with its own exit code, whatever file
+// it is that fails. Nothing that was answered is lost. The failure is real: the
+// kernel refuses to write beyond a length.
+func TestFailingDisk(t *testing.T) {
+	out := receive(t, "")
+	out.answers(http.StatusServiceUnavailable)
+	dir := t.TempDir()
+	config := diskConfig(t.TempDir(), out.url, `reserve_bytes = "8MiB"`) // with small logs
+	var s filler
+	for _, limit := range []uint64{1, 100, 64 << 10, 300 << 10, 900 << 10, 1100 << 10} {
+		d := spawn(t, dir, config)
+		select {
+		case <-d.listening():
+		case <-d.exited:
+			t.Fatalf("the daemon ended at its start: %v\n%s", d.err, d.log())
+		}
+		end := s.begin(d, 8<<10)
+		before, _ := s.counts()
+		eventually(t, "callbacks are accepted", func() bool { n, _ := s.counts(); return n > before+50 })
+		if err := unix.Prlimit(d.cmd.Process.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
+			t.Fatal(err)
+		}
+		d.ends(t, 3)
+		end()
+		for what, n := range s.strange {
+			if what != "no answer" {
+				t.Errorf("%d callbacks were answered with %s", n, what)
+			}
+		}
+		clear(s.strange)
+		log := d.log()
+		last := log[strings.LastIndex(strings.TrimSpace(log), "\n")+1:]
+		if !strings.HasPrefix(last, "callbackd: the store failed: ") {
+			t.Errorf("the last line is %q", last)
+		}
+		t.Logf("up to %d bytes: %s", limit, last)
+	}
+	out.answers(http.StatusNoContent)
+	d := start(t, dir, config)
+	s.delivered(t, d, out)
+	answered, _ := s.counts()
+	t.Logf("%d answered over 6 failures", answered)
 }

@@ -36,6 +36,7 @@ type store struct {
 	// armed: see faultFS.
 	armed    atomic.Bool
 	shortage *shortage
+	synced   *syncedLengths
 }
 
 // health tells whether the store has failed, and how. Its channel is closed once.
@@ -115,6 +116,7 @@ func storeOptions(fs vfs.FS, log *slog.Logger, h *health, open func() bool) *peb
 	}
 	events.DataCorruption = func(info pebble.DataCorruptionInfo) {
 		h.fail(damaged(fmt.Errorf("%s: %w", info.Path, info.Details)))
+		holdCompaction()
 	}
 	o := &pebble.Options{
 		FS:                          fs,
@@ -157,6 +159,9 @@ func openStore(ctx context.Context, o Options, h *health) (*store, error) {
 	s := &store{lock: lock, fs: o.fs, dir: o.Dir, shortage: newShortage(o.Logger.With("dir", o.Dir))}
 	if err := s.open(ctx, o, h); err != nil {
 		if h.error() == nil { // else Pebble is in an unknown state and keeps the lock
+			if s.synced != nil {
+				_ = s.synced.close()
+			}
 			_ = lock.Close()
 		}
 		return nil, err
@@ -168,8 +173,16 @@ func (s *store) open(ctx context.Context, o Options, h *health) error {
 	if err := s.checkFiles(); err != nil {
 		return err
 	}
+	var files []syncedFile
+	var err error
+	if s.synced, files, err = openSynced(s.fs, s.dir); err != nil {
+		return s.openError(err)
+	}
+	if err := checkSynced(s.fs, s.dir, files); err != nil {
+		return fmt.Errorf("queue %s: %w", s.dir, err)
+	}
 	var isOpen atomic.Bool
-	po := storeOptions(faultFS{FS: o.fs, health: h, shortage: s.shortage, armed: &s.armed}, o.Logger, h, isOpen.Load)
+	po := storeOptions(faultFS{FS: syncedFS{FS: o.fs, lengths: s.synced}, health: h, shortage: s.shortage, armed: &s.armed}, o.Logger, h, isOpen.Load)
 	fitSizes(po, o.ReserveBytes)
 	po.Lock = s.lock
 	type result struct {
@@ -199,7 +212,7 @@ func (s *store) open(ctx context.Context, o Options, h *health) error {
 		return s.openError(r.err)
 	}
 	s.DB = r.db
-	err := s.checkFormat()
+	err = s.checkFormat()
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -277,6 +290,8 @@ func (s *store) openError(err error) error {
 	switch {
 	case strings.Contains(err.Error(), "format major version"):
 		return s.newer(err)
+	case isNoRoom(err):
+		return fmt.Errorf("queue %s: %w: the store cannot be opened: %w; what is in it is kept: free some space, and start again", s.dir, ErrFailed, err)
 	case pebble.IsCorruptionError(err), errors.Is(err, fs.ErrNotExist), !errors.As(err, &errno):
 		return s.damaged(err)
 	}
@@ -303,7 +318,7 @@ func (s *store) close(h *health) error {
 		if h.error() != nil {
 			return h.error()
 		}
-		return errors.Join(err, s.lock.Close())
+		return errors.Join(err, s.synced.close(), s.lock.Close())
 	case <-h.failed:
 		return h.error()
 	}
