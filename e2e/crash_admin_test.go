@@ -85,6 +85,9 @@ func (d *daemon) api(method, path string, body, into any) (code int, err error) 
 	if err != nil {
 		return 0, err
 	}
+	if resp.StatusCode/100 != 2 {
+		d.t.Logf("%s %s: %s: %.500s", method, path, resp.Status, answer)
+	}
 	if resp.StatusCode/100 == 2 && into != nil {
 		if err := json.Unmarshal(answer, into); err != nil {
 			return resp.StatusCode, fmt.Errorf("%s %s: %w in %.200q", method, path, err, answer)
