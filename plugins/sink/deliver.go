@@ -171,6 +171,7 @@ func (c *call) deliverEach(ctx context.Context, stream grpc.ServerStreamingServe
 	if len(c.events) > 0 {
 		c.startWorker(ctx)
 	}
+	var patience *time.Timer
 	for sent := 0; sent < len(c.results); {
 		select {
 		case <-c.wake:
@@ -179,6 +180,15 @@ func (c *call) deliverEach(ctx context.Context, stream grpc.ServerStreamingServe
 		case <-stream.Context().Done():
 			return status.FromContextError(stream.Context().Err()).Err()
 		}
+		if enough := min(len(c.results)-sent, manyResults); c.readyCount() < enough {
+			if patience == nil {
+				patience = time.NewTimer(resultsPatience)
+				defer patience.Stop()
+			} else {
+				patience.Reset(resultsPatience)
+			}
+			c.awaitMore(enough, patience.C)
+		}
 		results := c.takeReady()
 		if err := stream.Send(&sinkpb.DeliverResponse{Results: results}); err != nil {
 			return err
@@ -186,6 +196,34 @@ func (c *call) deliverEach(ctx context.Context, stream grpc.ServerStreamingServe
 		sent += len(results)
 	}
 	return nil
+}
+
+// Results that come one by one are sent together: each message costs both ends as
+// much as several events do. None waits longer than resultsPatience for others, and
+// none where manyResults, or all that are left, are there.
+const (
+	manyResults     = 32
+	resultsPatience = 500 * time.Microsecond
+)
+
+// awaitMore waits until so many results are ready, or the time is over.
+func (c *call) awaitMore(enough int, over <-chan time.Time) {
+	for {
+		select {
+		case <-c.wake:
+			if c.readyCount() >= enough {
+				return
+			}
+		case <-over:
+			return
+		}
+	}
+}
+
+func (c *call) readyCount() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.ready)
 }
 
 // report makes results ready to be sent.

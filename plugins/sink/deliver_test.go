@@ -262,6 +262,7 @@ func TestResultsGoOutWhenKnown(t *testing.T) {
 		stream := &fakeStream{ctx: t.Context()}
 		done := make(chan error)
 		go func() { done <- s.Deliver(request(time.Hour, deliveries("slow1", "a", "b", "slow2", "c")), stream) }()
+		time.Sleep(resultsPatience)
 		synctest.Wait()
 		if got := stream.results(); len(got) != 3 {
 			t.Errorf("before the slow ones: %v", got)
