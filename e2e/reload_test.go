@@ -81,7 +81,7 @@ var broken = []struct {
   to   = [sink.audti]
 }`, 422, "audit"},
 	{"a wrong setting", `sink "file" "x" {
-  config { paht = "x.jsonl" }
+  config { paht = "misspelt.jsonl" }
 }`, 422, "paht"},
 	{"a plugin that does not start", `plugin "fault" {
   tls = false
