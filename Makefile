@@ -65,7 +65,7 @@ test: ## run the tests, with the race detector where a C compiler is found
 ifeq ($(RACE),)
 	@echo "no C compiler was found: running WITHOUT the race detector (install gcc to have it)"
 endif
-	go test $(RACE) -shuffle=on -timeout 8m ./...
+	go test $(RACE) -shuffle=on -timeout 15m ./...
 
 .PHONY: lint
 lint: $(GOLANGCI) $(GOFUMPT) $(BUF) ## check style, formatting and the protocol definition
