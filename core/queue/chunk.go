@@ -160,9 +160,7 @@ func (r *chunkReader) parse(at int) (c chunk, size int, ok bool) {
 	return chunk{kind: chunkKind((typ - 1) % 4), offset: r.offset, payload: b[head : head+length]}, head + length, true
 }
 
-var chunkTable = crc32.MakeTable(crc32.Castagnoli)
-
 // chunkSum is Pebble's checksum, of chunks and of the blocks of tables.
-func chunkSum(b []byte) uint32 { return maskSum(crc32.Checksum(b, chunkTable)) }
+func chunkSum(b []byte) uint32 { return maskSum(crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))) }
 
 func maskSum(c uint32) uint32 { return (c>>15 | c<<17) + 0xa282ead8 }

@@ -151,7 +151,7 @@ func openStore(ctx context.Context, o Options, h *health) (*store, error) {
 	}
 	lock, err := pebble.LockDirectory(o.Dir, o.fs)
 	if err != nil {
-		if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) || strings.Contains(err.Error(), "held by current process") {
+		if isInUse(err) {
 			return nil, fmt.Errorf("queue %s is in use by another process: %w; stop the other callbackd or give this one a queue.dir of its own", o.Dir, err)
 		}
 		return nil, fmt.Errorf("queue %s: lock: %w", o.Dir, err)
@@ -305,7 +305,8 @@ func (s *store) newer(err error) error {
 func (s *store) damaged(err error) error { return fmt.Errorf("queue %s: %w", s.dir, damaged(err)) }
 
 func damaged(err error) error {
-	return fmt.Errorf("the store is damaged: %w; nothing was removed: restore the directory from a backup, or move it away to begin with an empty queue", err)
+	return fmt.Errorf("the store is damaged: %w; nothing was removed: make a new queue of what can be read with callbackd queue salvage DIR --to NEWDIR, "+
+		"restore the directory from a backup, or move it away to begin with an empty queue", err)
 }
 
 // close ends Pebble in order. It does not wait for one that fails at that.
