@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -55,6 +54,7 @@ func (n *names) rule(name string) rule {
 	if r, ok := (*n.known.Load())[name]; ok {
 		return r
 	}
+	name = strings.Clone(name) // it may be a part of the whole request
 	r := n.decide(name)
 	if len(name) > maxKnownNameLen {
 		return r
@@ -63,10 +63,6 @@ func (n *names) rule(name string) rule {
 	defer n.mu.Unlock()
 	if known := *n.known.Load(); len(known) < maxKnownNames {
 		next := maps.Clone(known)
-		name = strings.Clone(name) // it may be a part of the whole request
-		if r.name == name {
-			r.name = name
-		}
 		next[name] = r
 		n.known.Store(&next)
 	}
@@ -152,19 +148,19 @@ func words(name string) []string {
 	return out
 }
 
-// headers returns what an event keeps of the headers.
-func (n *names) headers(r *http.Request) event.Pairs {
-	out := make(event.Pairs, 0, len(r.Header)+1)
-	for name, values := range r.Header {
-		if rule := n.rule(name); rule.keep && len(values) > 0 {
-			out = append(out, event.Pair{Name: rule.name, Value: validText(values[0])})
+// headers returns what an event keeps of the headers: of each the first value.
+func (n *names) headers(c *callback) event.Pairs {
+	out := make(event.Pairs, 0, len(c.header)+1)
+	for i := range c.header {
+		if rule := n.rule(c.header[i].name); rule.keep {
+			out = append(out, event.Pair{Name: rule.name, Value: validText(c.header[i].value)})
 		}
 	}
-	if r.Host != "" { // net/http takes it out of the headers
-		out = append(out, event.Pair{Name: "host", Value: validText(r.Host)})
+	if c.host != "" { // it is none of the others
+		out = append(out, event.Pair{Name: "host", Value: validText(c.host)})
 	}
-	slices.SortFunc(out, byName)
-	return bounded(out)
+	slices.SortStableFunc(out, byName)
+	return bounded(slices.CompactFunc(out, func(a, b event.Pair) bool { return a.Name == b.Name }))
 }
 
 // query returns what an event keeps of the query. It takes pairs over.
@@ -193,12 +189,30 @@ func bounded(pairs event.Pairs) event.Pairs {
 	return out
 }
 
-// first returns the first value of a header, by its canonical name.
-func first(h http.Header, name string) string {
-	if values := h[name]; len(values) > 0 {
-		return values[0]
+// detach gives the event texts of its own: they may be parts of the whole request,
+// which holds secrets, and would be held in memory for as long as the event.
+func detach(ev *event.Event) {
+	size := len(ev.Type) + len(ev.Subject) + len(ev.ContentType)
+	for _, pairs := range [...]event.Pairs{ev.Headers, ev.Query} {
+		for i := range pairs {
+			size += len(pairs[i].Value) // names are the names' own
+		}
 	}
-	return ""
+	var all strings.Builder
+	all.Grow(size)
+	own := func(text *string) {
+		n := all.Len()
+		all.WriteString(*text)
+		*text = all.String()[n:]
+	}
+	own(&ev.Type)
+	own(&ev.Subject)
+	own(&ev.ContentType)
+	for _, pairs := range [...]event.Pairs{ev.Headers, ev.Query} {
+		for i := range pairs {
+			own(&pairs[i].Value)
+		}
+	}
 }
 
 // validText makes text of bytes that a sender chose: plugins get it in protobuf

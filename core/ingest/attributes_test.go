@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,7 +37,7 @@ func TestSecretName(t *testing.T) {
 
 func TestHeaders(t *testing.T) {
 	n := headerNames("X-Check")
-	r := &http.Request{Host: "callbacks.example.com", Header: http.Header{
+	r := &http.Request{URL: &url.URL{}, Host: "callbacks.example.com", Header: http.Header{
 		"Content-Type":      {"application/json"},
 		"Content-Length":    {"5"},
 		"Connection":        {"keep-alive"},
@@ -58,7 +59,7 @@ func TestHeaders(t *testing.T) {
 		{Name: "x-latin", Value: "caf\uFFFD"},
 	}
 	for range 2 { // the second time from memory
-		if got := n.headers(r); !equalPairs(got, want) {
+		if got := n.headers(callbackOf(r)); !equalPairs(got, want) {
 			t.Errorf("got %q", got)
 		}
 	}
@@ -66,15 +67,15 @@ func TestHeaders(t *testing.T) {
 
 func TestPairsAreBounded(t *testing.T) {
 	n := headerNames("")
-	r := &http.Request{Header: http.Header{}}
+	r := &http.Request{URL: &url.URL{}, Header: http.Header{}}
 	for i := range 1000 {
 		r.Header["X-"+strconv.Itoa(10000+i)] = []string{"v"}
 	}
-	if got := n.headers(r); len(got) != maxPairs || got[0].Name != "x-10000" || got[maxPairs-1].Name != "x-10127" {
+	if got := n.headers(callbackOf(r)); len(got) != maxPairs || got[0].Name != "x-10000" || got[maxPairs-1].Name != "x-10127" {
 		t.Errorf("%d pairs", len(got))
 	}
 	r.Header = http.Header{"A": {strings.Repeat("x", maxPairsBytes)}, "B": {"small"}, "C": {strings.Repeat("y", maxPairsBytes-6)}, "D": {"z"}}
-	if got := n.headers(r); len(got) != 2 || got[0].Name != "b" || got[1].Name != "d" {
+	if got := n.headers(callbackOf(r)); len(got) != 2 || got[0].Name != "b" || got[1].Name != "d" {
 		t.Errorf("%d pairs", len(got))
 	}
 	if known := *n.known.Load(); len(known) > maxKnownNames {

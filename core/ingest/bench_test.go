@@ -134,7 +134,7 @@ func BenchmarkConnection(b *testing.B) {
 	}
 	bare := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.ReadAll(r.Body)
-		w.Header()["Content-Type"] = server.json
+		w.Header()["Content-Type"] = []string{contentType}
 		_, _ = io.WriteString(w, okAnswer)
 	})
 	request := "POST " + chatQuery + " HTTP/1.1\r\nHost: callbacks.example.com\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + string(body)

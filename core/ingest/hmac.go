@@ -20,7 +20,8 @@ import (
 
 // hmacVerifier verifies an HMAC over the raw body.
 type hmacVerifier struct {
-	header, prefix string
+	header, prefix string // header: the name in its usual spelling
+	name           string // in lower case
 	size           int
 	decode         func(dst []byte, text string) (int, error)
 	// keyed has a pool of keyed hashes for each secret: keying costs as much as
@@ -29,7 +30,7 @@ type hmacVerifier struct {
 }
 
 func newHMACVerifier(settings HMAC) (*hmacVerifier, error) {
-	v := &hmacVerifier{header: http.CanonicalHeaderKey(settings.Header), prefix: settings.Prefix}
+	v := &hmacVerifier{header: http.CanonicalHeaderKey(settings.Header), name: strings.ToLower(settings.Header), prefix: settings.Prefix}
 	if !httpguts.ValidHeaderFieldName(settings.Header) {
 		return nil, fmt.Errorf("verify: %q is no name of a header", settings.Header)
 	}
@@ -67,8 +68,8 @@ func newHMACVerifier(settings HMAC) (*hmacVerifier, error) {
 }
 
 // verify returns what is wrong, or an empty text.
-func (v *hmacVerifier) verify(headers http.Header, body []byte) string {
-	values := headers[v.header]
+func (v *hmacVerifier) verify(h header, body []byte) string {
+	values := h.values(v.name)
 	switch len(values) {
 	case 0:
 		return "the header " + v.header + " is missing: the callback is not signed"

@@ -40,7 +40,7 @@ func (p *generic) verify(c *callback) *Refusal {
 	if p.hmac == nil {
 		return nil
 	}
-	if wrong := p.hmac.verify(c.request.Header, c.body); wrong != "" {
+	if wrong := p.hmac.verify(c.header, c.body); wrong != "" {
 		return refuse(http.StatusUnauthorized, wrong)
 	}
 	return nil

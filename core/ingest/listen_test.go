@@ -26,7 +26,7 @@ import (
 
 // running serves a rig on a loopback port and returns its address and a function
 // that stops it and returns what Run returned.
-func (r *rig) running(t *testing.T) (addr string, stop func() error) {
+func (r *rig) running(t testing.TB) (addr string, stop func() error) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -34,7 +34,7 @@ func (r *rig) running(t *testing.T) (addr string, stop func() error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- r.Run(ctx, ln) }()
+	go func() { ended <- r.run(ctx, ln, r.front()) }()
 	stopped := false
 	stop = func() error {
 		if stopped {
@@ -84,207 +84,225 @@ func ask(t *testing.T, conn net.Conn, raw string) *http.Response {
 }
 
 func TestKeepAlive(t *testing.T) {
-	rig := newRig(t, testSettings(), oneRoute(), httpSource())
-	addr, stop := rig.running(t)
-	conn := dial(t, addr)
-	for range 3 {
-		if resp := ask(t, conn, "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"); resp.StatusCode != http.StatusAccepted || resp.Close {
-			t.Errorf("%s, close %v", resp.Status, resp.Close)
+	onBoth(t, func(t *testing.T, on frontName) {
+		rig := newRig(t, on, testSettings(), oneRoute(), httpSource())
+		addr, stop := rig.running(t)
+		conn := dial(t, addr)
+		for range 3 {
+			if resp := ask(t, conn, "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"); resp.StatusCode != http.StatusAccepted || resp.Close {
+				t.Errorf("%s, close %v", resp.Status, resp.Close)
+			}
 		}
-	}
-	if resp := ask(t, conn, "POST /ci HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"); resp.StatusCode != http.StatusAccepted {
-		t.Errorf("chunked: %s", resp.Status)
-	}
-	if resp := ask(t, conn, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n"); resp.StatusCode != http.StatusNotFound {
-		t.Errorf("OPTIONS *: %s", resp.Status)
-	}
-	if err := stop(); err != nil {
-		t.Error(err)
-	}
-	if rig.kept.count() != 4 {
-		t.Errorf("%d kept", rig.kept.count())
-	}
+		if resp := ask(t, conn, "POST /ci HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"); resp.StatusCode != http.StatusAccepted {
+			t.Errorf("chunked: %s", resp.Status)
+		}
+		if resp := ask(t, conn, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n"); resp.StatusCode != http.StatusNotFound {
+			t.Errorf("OPTIONS *: %s", resp.Status)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if rig.kept.count() != 4 {
+			t.Errorf("%d kept", rig.kept.count())
+		}
+	})
 }
 
 // TestExpectContinue: a body that is refused is not even sent.
 func TestExpectContinue(t *testing.T) {
-	settings := httpSource()
-	settings.MaxBody = 10
-	rig := newRig(t, testSettings(), oneRoute(), settings)
-	addr, _ := rig.running(t)
-	resp := ask(t, dial(t, addr), "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n")
-	if resp.StatusCode != http.StatusRequestEntityTooLarge {
-		t.Errorf("%s", resp.Status)
-	}
-	conn := dial(t, addr)
-	if resp := ask(t, conn, "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"); resp.StatusCode != http.StatusContinue {
-		t.Errorf("%s", resp.Status)
-	}
-	if resp := ask(t, conn, "hello"); resp.StatusCode != http.StatusAccepted {
-		t.Errorf("%s", resp.Status)
-	}
-	resp = ask(t, dial(t, addr), "POST /ci HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n0123456789x\r\n")
-	if resp.StatusCode != http.StatusRequestEntityTooLarge {
-		t.Errorf("chunked: %s", resp.Status)
-	}
+	onBoth(t, func(t *testing.T, on frontName) {
+		settings := httpSource()
+		settings.MaxBody = 10
+		rig := newRig(t, on, testSettings(), oneRoute(), settings)
+		addr, _ := rig.running(t)
+		resp := ask(t, dial(t, addr), "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n")
+		if resp.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("%s", resp.Status)
+		}
+		conn := dial(t, addr)
+		if resp := ask(t, conn, "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"); resp.StatusCode != http.StatusContinue {
+			t.Errorf("%s", resp.Status)
+		}
+		if resp := ask(t, conn, "hello"); resp.StatusCode != http.StatusAccepted {
+			t.Errorf("%s", resp.Status)
+		}
+		resp = ask(t, dial(t, addr), "POST /ci HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n0123456789x\r\n")
+		if resp.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("chunked: %s", resp.Status)
+		}
+	})
 }
 
 func TestSlowBody(t *testing.T) {
-	settings := testSettings()
-	settings.ReadTimeout = 300 * time.Millisecond
-	settings.ReadHeaderTimeout = 200 * time.Millisecond
-	rig := newRig(t, settings, oneRoute(), tencentSource())
-	addr, _ := rig.running(t)
-	conn := dial(t, addr)
-	start := time.Now()
-	resp := ask(t, conn, "POST "+chatQuery+" HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-	body, _ := io.ReadAll(resp.Body)
-	if resp.StatusCode != http.StatusRequestTimeout || !resp.Close || !strings.HasPrefix(string(body), `{"ActionStatus":"FAIL"`) {
-		t.Errorf("%s close %v %s", resp.Status, resp.Close, body)
-	}
-	if took := time.Since(start); took < 250*time.Millisecond {
-		t.Errorf("it took only %v", took)
-	}
-	if rig.kept.count() != 0 {
-		t.Error("a part of a body was kept")
-	}
+	onBoth(t, func(t *testing.T, on frontName) {
+		settings := testSettings()
+		settings.ReadTimeout = 300 * time.Millisecond
+		settings.ReadHeaderTimeout = 200 * time.Millisecond
+		rig := newRig(t, on, settings, oneRoute(), tencentSource())
+		addr, _ := rig.running(t)
+		conn := dial(t, addr)
+		start := time.Now()
+		resp := ask(t, conn, "POST "+chatQuery+" HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+		body, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode != http.StatusRequestTimeout || !resp.Close || !strings.HasPrefix(string(body), `{"ActionStatus":"FAIL"`) {
+			t.Errorf("%s close %v %s", resp.Status, resp.Close, body)
+		}
+		if took := time.Since(start); took < 250*time.Millisecond {
+			t.Errorf("it took only %v", took)
+		}
+		if rig.kept.count() != 0 {
+			t.Error("a part of a body was kept")
+		}
+	})
 }
 
 // TestSlowHeaders: connections that never finish their headers give way, though
 // they fill max_connections.
 func TestSlowHeaders(t *testing.T) {
-	settings := testSettings()
-	settings.MaxConnections = 3
-	settings.ReadHeaderTimeout = 300 * time.Millisecond
-	rig := newRig(t, settings, oneRoute(), httpSource())
-	addr, _ := rig.running(t)
-	for range 3 {
-		if _, err := io.WriteString(dial(t, addr), "POST /ci HTTP/1.1\r\nHost: x\r\n"); err != nil {
-			t.Fatal(err)
+	onBoth(t, func(t *testing.T, on frontName) {
+		settings := testSettings()
+		settings.MaxConnections = 3
+		settings.ReadHeaderTimeout = 300 * time.Millisecond
+		rig := newRig(t, on, settings, oneRoute(), httpSource())
+		addr, _ := rig.running(t)
+		for range 3 {
+			if _, err := io.WriteString(dial(t, addr), "POST /ci HTTP/1.1\r\nHost: x\r\n"); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	resp := ask(t, dial(t, addr), "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
-	if resp.StatusCode != http.StatusAccepted {
-		t.Errorf("%s", resp.Status)
-	}
+		resp := ask(t, dial(t, addr), "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+		if resp.StatusCode != http.StatusAccepted {
+			t.Errorf("%s", resp.Status)
+		}
+	})
 }
 
 // TestMaxConnections: one more connection than allowed waits until another ends.
 func TestMaxConnections(t *testing.T) {
-	settings := testSettings()
-	settings.MaxConnections = 2
-	rig := newRig(t, settings, oneRoute(), httpSource())
-	addr, _ := rig.running(t)
-	const request = "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
-	first, second, third := dial(t, addr), dial(t, addr), dial(t, addr)
-	ask(t, first, request)
-	ask(t, second, request)
-	if _, err := io.WriteString(third, request); err != nil {
-		t.Fatal(err)
-	}
-	_ = third.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-	if _, err := third.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatalf("a third connection was served: %v", err)
-	}
-	_ = first.Close()
-	_ = third.SetReadDeadline(time.Now().Add(10 * time.Second))
-	if resp, err := http.ReadResponse(bufio.NewReader(third), nil); err != nil || resp.StatusCode != http.StatusAccepted {
-		t.Errorf("%v %v", resp, err)
-	}
+	onBoth(t, func(t *testing.T, on frontName) {
+		settings := testSettings()
+		settings.MaxConnections = 2
+		rig := newRig(t, on, settings, oneRoute(), httpSource())
+		addr, _ := rig.running(t)
+		const request = "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
+		first, second, third := dial(t, addr), dial(t, addr), dial(t, addr)
+		ask(t, first, request)
+		ask(t, second, request)
+		if _, err := io.WriteString(third, request); err != nil {
+			t.Fatal(err)
+		}
+		_ = third.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		if _, err := third.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("a third connection was served: %v", err)
+		}
+		_ = first.Close()
+		_ = third.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if resp, err := http.ReadResponse(bufio.NewReader(third), nil); err != nil || resp.StatusCode != http.StatusAccepted {
+			t.Errorf("%v %v", resp, err)
+		}
+	})
 }
 
 func TestHeaderLimit(t *testing.T) {
-	settings := testSettings()
-	settings.MaxHeaderBytes = 8 << 10
-	rig := newRig(t, settings, oneRoute(), httpSource())
-	addr, _ := rig.running(t)
-	conn := dial(t, addr)
-	if _, err := io.WriteString(conn, "POST /ci HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("x", 20<<10)+"\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	// The status only: the rest of the answer may be lost to the bytes that the
-	// server left unread.
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil || resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
-		t.Errorf("%v %v", resp, err)
-	}
+	onBoth(t, func(t *testing.T, on frontName) {
+		settings := testSettings()
+		settings.MaxHeaderBytes = 8 << 10
+		rig := newRig(t, on, settings, oneRoute(), httpSource())
+		addr, _ := rig.running(t)
+		conn := dial(t, addr)
+		if _, err := io.WriteString(conn, "POST /ci HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("x", 20<<10)+"\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		// The status only: the rest of the answer may be lost to the bytes that the
+		// server left unread.
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("%v %v", resp, err)
+		}
+	})
 }
 
 // TestGracefulStop: a callback in work is answered, new connections are not taken.
 func TestGracefulStop(t *testing.T) {
-	rig := newRig(t, testSettings(), oneRoute(), httpSource())
-	entered, hold := make(chan struct{}), make(chan struct{})
-	rig.kept.hook = func(context.Context) { close(entered); <-hold }
-	addr, stop := rig.running(t)
-	idle := dial(t, addr)
-	conn := dial(t, addr)
-	answered := make(chan *http.Response, 1)
-	go func() {
-		_, _ = io.WriteString(conn, "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
-		resp, _ := http.ReadResponse(bufio.NewReader(conn), nil)
-		answered <- resp
-	}()
-	<-entered
-	stopped := make(chan error, 1)
-	go func() { stopped <- stop() }()
-	for {
-		c, err := net.DialTimeout("tcp", addr, time.Second)
-		if err != nil {
-			break
+	onBoth(t, func(t *testing.T, on frontName) {
+		rig := newRig(t, on, testSettings(), oneRoute(), httpSource())
+		entered, hold := make(chan struct{}), make(chan struct{})
+		rig.kept.hook = func(context.Context) { close(entered); <-hold }
+		addr, stop := rig.running(t)
+		idle := dial(t, addr)
+		conn := dial(t, addr)
+		answered := make(chan *http.Response, 1)
+		go func() {
+			_, _ = io.WriteString(conn, "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+			resp, _ := http.ReadResponse(bufio.NewReader(conn), nil)
+			answered <- resp
+		}()
+		<-entered
+		stopped := make(chan error, 1)
+		go func() { stopped <- stop() }()
+		for {
+			c, err := net.DialTimeout("tcp", addr, time.Second)
+			if err != nil {
+				break
+			}
+			_ = c.Close()
 		}
-		_ = c.Close()
-	}
-	select {
-	case err := <-stopped:
-		t.Fatalf("it ended with a callback in work: %v", err)
-	default:
-	}
-	close(hold)
-	if resp := <-answered; resp == nil || resp.StatusCode != http.StatusAccepted {
-		t.Errorf("the callback in work got %v", resp)
-	}
-	_ = idle.Close() // net/http gives a connection that never spoke some seconds
-	if err := <-stopped; err != nil {
-		t.Error(err)
-	}
+		select {
+		case err := <-stopped:
+			t.Fatalf("it ended with a callback in work: %v", err)
+		default:
+		}
+		close(hold)
+		if resp := <-answered; resp == nil || resp.StatusCode != http.StatusAccepted {
+			t.Errorf("the callback in work got %v", resp)
+		}
+		_ = idle.Close() // net/http gives a connection that never spoke some seconds
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestGraceEnds: a callback that does not end is cut off, and that is said.
 func TestGraceEnds(t *testing.T) {
-	settings := testSettings()
-	settings.Grace = 100 * time.Millisecond
-	rig := newRig(t, settings, oneRoute(), httpSource())
-	entered, hold := make(chan struct{}), make(chan struct{})
-	rig.kept.hook = func(context.Context) { close(entered); <-hold }
-	addr, stop := rig.running(t)
-	conn := dial(t, addr)
-	if _, err := io.WriteString(conn, "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"); err != nil {
-		t.Fatal(err)
-	}
-	<-entered
-	if err := stop(); err == nil || !strings.Contains(err.Error(), "1 callbacks were still in work") {
-		t.Errorf("%v", err)
-	}
-	close(hold)
-	if _, err := conn.Read(make([]byte, 1)); err == nil {
-		t.Error("the connection is still open")
-	}
-	for rig.inFlight.Load() > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	onBoth(t, func(t *testing.T, on frontName) {
+		settings := testSettings()
+		settings.Grace = 100 * time.Millisecond
+		rig := newRig(t, on, settings, oneRoute(), httpSource())
+		entered, hold := make(chan struct{}), make(chan struct{})
+		rig.kept.hook = func(context.Context) { close(entered); <-hold }
+		addr, stop := rig.running(t)
+		conn := dial(t, addr)
+		if _, err := io.WriteString(conn, "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"); err != nil {
+			t.Fatal(err)
+		}
+		<-entered
+		if err := stop(); err == nil || !strings.Contains(err.Error(), "1 callbacks were still in work") {
+			t.Errorf("%v", err)
+		}
+		close(hold)
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("the connection is still open")
+		}
+		for rig.inFlight.Load() > 0 {
+			time.Sleep(time.Millisecond)
+		}
+	})
 }
 
 // TestListenerFails: an error of the listener ends Run with it.
 func TestListenerFails(t *testing.T) {
-	rig := newRig(t, testSettings(), oneRoute())
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = ln.Close()
-	if err := rig.Run(t.Context(), ln); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("%v", err)
-	}
+	onBoth(t, func(t *testing.T, on frontName) {
+		rig := newRig(t, on, testSettings(), oneRoute())
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = ln.Close()
+		if err := rig.Run(t.Context(), ln); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 // authority makes certificates for tests.
@@ -380,7 +398,7 @@ func TestTLSFilesChange(t *testing.T) {
 	cert, key := ca.issue(t, 101)
 	write(t, settings.TLS.CertFile, cert)
 	write(t, settings.TLS.KeyFile, key)
-	rig := newRig(t, settings, oneRoute(), httpSource())
+	rig := newRig(t, onNetHTTP, settings, oneRoute(), httpSource())
 	rig.certs.every = 10 * time.Millisecond
 	addr, stop := rig.running(t)
 	config := &tls.Config{RootCAs: ca.pool()}
@@ -445,7 +463,7 @@ func TestSlowBodyHTTP2(t *testing.T) {
 	cert, key := ca.issue(t, 1)
 	write(t, settings.TLS.CertFile, cert)
 	write(t, settings.TLS.KeyFile, key)
-	rig := newRig(t, settings, oneRoute(), httpSource())
+	rig := newRig(t, onNetHTTP, settings, oneRoute(), httpSource())
 	addr, _ := rig.running(t)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool()}, ForceAttemptHTTP2: true}
 	defer transport.CloseIdleConnections()
@@ -476,7 +494,7 @@ func TestClientCertificates(t *testing.T) {
 	write(t, settings.TLS.CertFile, cert)
 	write(t, settings.TLS.KeyFile, key)
 	write(t, settings.TLS.ClientCAFile, clients.pem)
-	rig := newRig(t, settings, oneRoute(), httpSource())
+	rig := newRig(t, onNetHTTP, settings, oneRoute(), httpSource())
 	addr, _ := rig.running(t)
 	for name, tt := range map[string]struct {
 		issuer *authority

@@ -88,6 +88,8 @@ func oneRoute() fixed { return fixed{{Pipeline: "p", Sink: "s"}} }
 type rig struct {
 	*Server
 	kept *kept
+	on   frontName
+	ways *plain // of do; nil on net/http
 	reg  *prometheus.Registry
 	log  *syncBuffer
 }
@@ -122,9 +124,9 @@ func testSettings() ServerSettings {
 	}
 }
 
-func newRig(t testing.TB, settings ServerSettings, router Router, sources ...SourceSettings) *rig {
+func newRig(t testing.TB, on frontName, settings ServerSettings, router Router, sources ...SourceSettings) *rig {
 	t.Helper()
-	r := &rig{kept: &kept{}, reg: prometheus.NewRegistry(), log: &syncBuffer{}}
+	r := &rig{on: on, kept: &kept{}, reg: prometheus.NewRegistry(), log: &syncBuffer{}}
 	logger := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	if r.Server, err = NewServer(settings, r.kept, NewMetrics(r.reg), logger); err != nil {
@@ -141,11 +143,18 @@ func newRig(t testing.TB, settings ServerSettings, router Router, sources ...Sou
 	if err := r.Use(all, router, []string{"p"}); err != nil {
 		t.Fatal(err)
 	}
+	if on == onPlain {
+		r.ways = r.newPlain()
+		r.ways.room = make(chan struct{}, 1<<10) // serve is what waits for room
+	}
 	return r
 }
 
 // do serves a request and returns the answer.
 func (r *rig) do(req *http.Request) *httptest.ResponseRecorder {
+	if r.ways != nil {
+		return r.doPlain(req)
+	}
 	w := httptest.NewRecorder()
 	r.ServeHTTP(w, req)
 	return w

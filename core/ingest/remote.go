@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"net/http"
 	"net/netip"
 	"strings"
 )
@@ -23,12 +22,12 @@ func (n networks) contain(a netip.Addr) bool {
 // (RFC 7239) that is not itself trusted. It returns the zero Addr where that
 // cannot be told: proxies write one of the two headers, so where both are there
 // and differ, one is the sender's own invention.
-func (n networks) sender(r *http.Request) netip.Addr {
-	peer := peerAddr(r.RemoteAddr)
+func (n networks) sender(c *callback) netip.Addr {
+	peer := c.peer
 	if !n.contain(peer) {
 		return peer
 	}
-	xff, forwarded := r.Header["X-Forwarded-For"], r.Header["Forwarded"]
+	xff, forwarded := c.header.values("x-forwarded-for"), c.header.values("forwarded")
 	if len(xff) == 0 && len(forwarded) == 0 {
 		return peer
 	}
@@ -65,24 +64,24 @@ func peerAddr(s string) netip.Addr {
 	if err != nil {
 		return netip.Addr{}
 	}
-	return plain(ap.Addr())
+	return plainAddr(ap.Addr())
 }
 
 // hopAddr parses an address, with or without a port, with or without brackets.
 func hopAddr(s string) netip.Addr {
 	if a, err := netip.ParseAddr(s); err == nil {
-		return plain(a)
+		return plainAddr(a)
 	}
 	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
 		if a, err := netip.ParseAddr(s[1 : len(s)-1]); err == nil {
-			return plain(a)
+			return plainAddr(a)
 		}
 	}
 	return peerAddr(s)
 }
 
-// plain drops what would hide an address from a network that contains it.
-func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+// plainAddr drops what would hide an address from a network that contains it.
+func plainAddr(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
 // forwardedFor returns the "for" of each element of Forwarded headers. An element
 // without one, or one that cannot be read, counts as a hop of unknown address.

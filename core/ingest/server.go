@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/http"
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -31,7 +29,8 @@ type Server struct {
 
 	using    atomic.Pointer[table]
 	unknown  *sourceMetrics
-	json     []string // the Content-Type of all answers; never changed
+	noSource []byte // the answer to an unknown path; never changed
+	date     date
 	inFlight atomic.Int64
 	outage   outage
 }
@@ -77,7 +76,7 @@ func NewServer(settings ServerSettings, appender Appender, metrics *Metrics, log
 		metrics:  metrics,
 		logger:   logger,
 		unknown:  metrics.requests(unknownSource, []int{http.StatusNotFound}),
-		json:     []string{"application/json"},
+		noSource: errorJSON("no source has this path"),
 	}
 	s.using.Store(&table{})
 	if settings.TLS != nil {
@@ -132,35 +131,34 @@ func (s *Server) Use(sources []*Source, router Router, pipelines []string) error
 	return nil
 }
 
-// ServeHTTP answers a request. It does so with success only after the event was
-// kept, or was found to go nowhere, or to be kept already.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	start := time.Now()
+// serve answers a callback. It does so with success only after the event was kept,
+// or was found to go nowhere, or to be kept already.
+func (s *Server) serve(c *callback, to responder) {
 	using := s.using.Load()
-	e := using.entries[r.URL.Path]
+	e := using.entries[c.path]
 	if e == nil {
-		s.write(w, http.StatusNotFound, errorJSON("no source has this path"))
-		s.unknown.answered(http.StatusNotFound, time.Since(start))
+		to.respond(answer{code: http.StatusNotFound, body: s.noSource})
+		s.unknown.answered(http.StatusNotFound, time.Since(c.arrived))
 		return
 	}
 	code := http.StatusInternalServerError
 	defer func() {
 		if p := recover(); p != nil {
-			s.recovered(p, e.source)
+			s.recovered(p, e.source.Name())
 			code = http.StatusInternalServerError
-			s.write(w, code, e.source.protocol.refused("the callback could not be handled: this is a fault of the receiver"))
+			to.respond(answer{code: code, body: e.source.protocol.refused("the callback could not be handled: this is a fault of the receiver")})
 		}
-		e.metrics.answered(code, time.Since(start))
+		e.metrics.answered(code, time.Since(c.arrived))
 	}()
-	got, refusal := s.handle(using, e, r)
+	got, refusal := s.handle(using, e, c)
 	if refusal == nil {
 		code = e.success
-		s.write(w, code, e.source.protocol.accepted(got.event, got.first))
+		to.respond(answer{code: code, body: e.source.protocol.accepted(got.event, got.first)})
 	} else {
 		code = refusal.Code
-		s.refuse(w, e, refusal)
+		to.respond(e.refused(refusal))
 	}
-	s.trace(r.Context(), e.source, got, code, start)
+	s.trace(e.source, got, code, c.arrived)
 }
 
 // handled is what came of a callback that was not refused.
@@ -173,7 +171,7 @@ type handled struct {
 }
 
 // handle is the way from a request to a kept event.
-func (s *Server) handle(using *table, e *entry, r *http.Request) (got handled, refusal *Refusal) {
+func (s *Server) handle(using *table, e *entry, c *callback) (got handled, refusal *Refusal) {
 	if n := s.inFlight.Add(1); n > int64(s.settings.MaxConnections) {
 		// Only HTTP/2 gets here: it has many requests on a connection.
 		s.inFlight.Add(-1)
@@ -181,15 +179,15 @@ func (s *Server) handle(using *table, e *entry, r *http.Request) (got handled, r
 	}
 	defer s.inFlight.Add(-1)
 
-	if !slices.Contains(e.methods, r.Method) {
+	if !slices.Contains(e.methods, c.method) {
 		return got, refuse(http.StatusMethodNotAllowed, "callbacks come by "+strings.Join(e.methods, " or ")+" only")
 	}
-	ev, once, refusal := e.source.Accept(r, s.proxies.sender(r))
+	ev, once, refusal := e.source.accept(c, s.proxies.sender(c))
 	if refusal != nil {
 		return got, refusal
 	}
 	routes := using.router.Route(event.NewView(ev))
-	first, err := s.keep(r.Context(), ev, routes, once)
+	first, err := s.keep(ev, routes, once)
 	if err != nil {
 		return got, s.busy("the callback cannot be kept now: try again later")
 	}
@@ -207,12 +205,12 @@ func (s *Server) handle(using *table, e *entry, r *http.Request) (got handled, r
 
 // keep keeps the event, unless there is nothing to keep, and returns the id of the
 // one that is kept. It notes whether that is possible.
-func (s *Server) keep(ctx context.Context, ev *event.Event, routes []event.Route, once event.Once) (first ulid.ULID, err error) {
+func (s *Server) keep(ev *event.Event, routes []event.Route, once event.Once) (first ulid.ULID, err error) {
 	first = ev.ID
 	if len(routes) == 0 && once.Key == "" {
 		return first, nil
 	}
-	ctx = context.WithoutCancel(ctx) // a sender that hangs up must not cancel what may have begun
+	ctx := context.Background() // a sender that hangs up must not cancel what may have begun
 	if once.Key != "" {
 		first, err = s.appender.AppendOnce(ctx, ev, routes, once)
 	} else {
@@ -252,39 +250,31 @@ func (s *Server) busy(reason string) *Refusal {
 	return &Refusal{Code: http.StatusServiceUnavailable, Reason: reason, RetryAfter: retryAfter}
 }
 
-// refuse answers a refusal in the shape of the source.
-func (s *Server) refuse(w http.ResponseWriter, e *entry, refusal *Refusal) {
-	h := w.Header()
-	if refusal.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(refusal.RetryAfter.Seconds()))))
-	}
+// refused is the answer to a refusal, in the shape of the source.
+func (e *entry) refused(refusal *Refusal) answer {
+	a := answer{code: refusal.Code, body: e.source.protocol.refused(refusal.Reason), retryAfter: refusal.RetryAfter}
 	switch refusal.Code {
 	case http.StatusMethodNotAllowed:
-		h.Set("Allow", strings.Join(e.methods, ", "))
+		a.allow = strings.Join(e.methods, ", ")
 	case http.StatusRequestTimeout:
-		h.Set("Connection", "close") // the rest of the body may still come
+		a.close = true // the rest of the body may still come
 	}
-	s.write(w, refusal.Code, e.source.protocol.refused(refusal.Reason))
-}
-
-func (s *Server) write(w http.ResponseWriter, code int, body []byte) {
-	w.Header()["Content-Type"] = s.json
-	w.WriteHeader(code)
-	_, _ = w.Write(body) // the sender may be gone; what was kept stays kept
+	return a
 }
 
 // recovered logs a panic. The text of one that is not of the runtime may quote the
 // callback, so only its type is told.
-func (s *Server) recovered(p any, src *Source) {
+func (s *Server) recovered(p any, source string) {
 	text := fmt.Sprintf("%T", p)
 	if err, ok := p.(runtime.Error); ok {
 		text = err.Error()
 	}
-	s.logger.Error("a callback could not be handled: panic", "source", src.Name(), "panic", text, "stack", string(debug.Stack()))
+	s.logger.Error("a callback could not be handled: panic", "source", source, "panic", text, "stack", string(debug.Stack()))
 }
 
 // trace writes the debug line of a callback.
-func (s *Server) trace(ctx context.Context, src *Source, got handled, code int, start time.Time) {
+func (s *Server) trace(src *Source, got handled, code int, start time.Time) {
+	ctx := context.Background()
 	if !s.logger.Enabled(ctx, slog.LevelDebug) {
 		return
 	}

@@ -61,14 +61,6 @@ type protocol interface {
 	refused(reason string) []byte
 }
 
-// callback is a request on its way to become an event.
-type callback struct {
-	request *http.Request
-	query   query
-	body    []byte
-	now     time.Time
-}
-
 // description is what the event says about itself. subject is empty and time is
 // zero where the callback does not tell them.
 type description struct {
@@ -153,31 +145,38 @@ func (s *Source) Path() string { return s.settings.Path }
 // where the callback is one that may come again. sender is the address that the
 // callback came from, the zero Addr where it is not known. Nothing is kept yet.
 func (s *Source) Accept(r *http.Request, sender netip.Addr) (ev *event.Event, once event.Once, refusal *Refusal) {
+	return s.accept(callbackOf(r), sender)
+}
+
+func (s *Source) accept(c *callback, sender netip.Addr) (ev *event.Event, once event.Once, refusal *Refusal) {
 	if len(s.settings.AllowFrom) > 0 && !networks(s.settings.AllowFrom).contain(sender) {
 		return nil, once, refuse(http.StatusForbidden, "callbacks are not taken from this address")
 	}
-	c := &callback{request: r, query: parseQuery(r.URL.RawQuery), now: time.Now()}
+	c.query = parseQuery(c.rawQuery)
 	if refusal := s.protocol.check(c); refusal != nil {
 		return nil, once, refusal
 	}
-	if c.body, refusal = readBody(r, s.settings.MaxBody); refusal != nil {
+	if c.body, refusal = readBody(c, s.settings.MaxBody); refusal != nil {
 		return nil, once, refusal
 	}
 	if refusal := s.protocol.verify(c); refusal != nil {
 		return nil, once, refusal
 	}
-	if refusal := s.spend(c.now); refusal != nil {
+	if refusal := s.spend(c.arrived); refusal != nil {
 		return nil, once, refusal
 	}
 	ev = &event.Event{
-		ID:          s.ids.next(c.now),
+		ID:          s.ids.next(c.arrived),
 		Source:      s.settings.Name,
-		Accepted:    c.now.UTC().Round(0), // without the monotonic clock
-		ContentType: validText(first(r.Header, "Content-Type")),
-		Headers:     s.headers.headers(r),
+		Accepted:    c.arrived.UTC().Round(0), // without the monotonic clock
+		ContentType: validText(c.header.first("content-type")),
+		Headers:     s.headers.headers(c),
 		Body:        c.body,
 	}
-	if sender.IsValid() {
+	switch {
+	case sender == c.peer && c.peerText != "":
+		ev.RemoteAddr = c.peerText
+	case sender.IsValid():
 		ev.RemoteAddr = sender.String()
 	}
 	if once, refusal = s.describe(c, ev); refusal != nil {
@@ -199,7 +198,8 @@ func (s *Source) spend(now time.Time) *Refusal {
 	}
 }
 
-// describe sets query, type, subject and time of the event, and derives its key.
+// describe sets query, type, subject and time of the event, makes its texts its own,
+// and derives its key.
 func (s *Source) describe(c *callback, ev *event.Event) (once event.Once, refusal *Refusal) {
 	d, refusal := s.protocol.describe(c)
 	if refusal != nil {
@@ -208,7 +208,7 @@ func (s *Source) describe(c *callback, ev *event.Event) (once event.Once, refusa
 	ev.Query = s.query.query(c.query.pairs)
 	if s.settings.EventType != nil || s.settings.Subject != nil || s.settings.Time != nil || s.settings.Dedupe != nil {
 		view := event.NewView(ev)
-		s.override(&d, view, c.now)
+		s.override(&d, view, c.arrived)
 		once = s.once(view)
 	}
 	ev.Type = validText(d.typ)
@@ -219,6 +219,7 @@ func (s *Source) describe(c *callback, ev *event.Event) (once event.Once, refusa
 	if ev.Time.IsZero() {
 		ev.Time = ev.Accepted.Truncate(time.Millisecond)
 	}
+	detach(ev)
 	return once, nil
 }
 
@@ -312,19 +313,19 @@ const bodyChunk = 64 << 10
 const smallBody = 4 << 10
 
 // readBody reads the body, at most limit bytes, byte for byte as it was sent.
-func readBody(r *http.Request, limit int64) ([]byte, *Refusal) {
+func readBody(c *callback, limit int64) ([]byte, *Refusal) {
 	tooLarge := func() *Refusal {
 		return refuse(http.StatusRequestEntityTooLarge, "the body is larger than "+strconv.FormatInt(limit, 10)+" bytes")
 	}
-	size := r.ContentLength
+	size := c.length
 	switch {
 	case size > limit:
 		return nil, tooLarge()
-	case size == 0 || r.Body == nil:
+	case size == 0:
 		return nil, nil
 	case size > 0 && size <= bodyChunk:
 		body := make([]byte, size)
-		if _, err := io.ReadFull(r.Body, body); err != nil {
+		if _, err := io.ReadFull(c.content, body); err != nil {
 			return nil, unreadable(err)
 		}
 		return body, nil
@@ -341,7 +342,7 @@ func readBody(r *http.Request, limit int64) ([]byte, *Refusal) {
 			copy(grown, body)
 			body = grown
 		}
-		n, err := r.Body.Read(body[len(body):cap(body)])
+		n, err := c.content.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
 		if errors.Is(err, io.EOF) {
 			break

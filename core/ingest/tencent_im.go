@@ -79,7 +79,7 @@ func (p *tencentIM) check(c *callback) *Refusal {
 	case c.query.repeated:
 		return refuse(http.StatusBadRequest, "the query gives a key twice")
 	}
-	if encoding := first(c.request.Header, "Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+	if encoding := c.header.first("content-encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return refuse(http.StatusUnsupportedMediaType, "the body has a Content-Encoding: send it without")
 	}
 	appID, ok := c.query.pairs.Get(queryAppID)
@@ -94,7 +94,7 @@ func (p *tencentIM) check(c *callback) *Refusal {
 	}
 	sign, _ := c.query.pairs.Get(querySign)
 	requestTime, _ := c.query.pairs.Get(queryRequestTime)
-	if wrong := p.sign.verify(sign, requestTime, c.now); wrong != "" {
+	if wrong := p.sign.verify(sign, requestTime, c.arrived); wrong != "" {
 		return refuse(http.StatusUnauthorized, wrong)
 	}
 	return nil
@@ -130,7 +130,7 @@ func (p *tencentIM) describe(c *callback) (description, *Refusal) {
 	}
 	d := description{typ: command, subject: body.subject()}
 	if ms, ok := body.milliseconds(); ok {
-		if t, ok := saneTime(ms, c.now); ok {
+		if t, ok := saneTime(ms, c.arrived); ok {
 			d.time = t
 		}
 	}
@@ -264,7 +264,7 @@ const maxPlainNesting = 10000
 // deeply go to encoding/json, which has a limit; the quicker gjson has none, and a
 // stack that overflows ends the process.
 func validJSON(b []byte) bool {
-	if bytes.Count(b, []byte{'['})+bytes.Count(b, []byte{'{'}) > maxPlainNesting {
+	if len(b) > maxPlainNesting && bytes.Count(b, []byte{'['})+bytes.Count(b, []byte{'{'}) > maxPlainNesting {
 		return json.Valid(b)
 	}
 	return gjson.ValidBytes(b)
