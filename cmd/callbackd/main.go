@@ -125,7 +125,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 the store failed (run only).`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(
-		newRun(), newValidate(), newFmt(), newExplain(), newSend(), newStatus(), newReload(), newDeadLetter(), newPlugin(), newVersion(),
+		newRun(), newValidate(), newFmt(), newExplain(), newSend(), newStatus(), newReload(), newDeadLetter(), newQueue(), newPlugin(), newVersion(),
 	)
 	refuseUnknown(root)
 	return root
