@@ -431,3 +431,160 @@ func loadWithFault(t *testing.T, rng *rand.Rand, c *chance, heal bool) (failed, 
 	}
 	return failed, hit
 }
+
+// slow makes every sync take its time.
+type slow struct {
+	by atomic.Int64
+}
+
+func (s *slow) String() string { return "slow" }
+
+func (s *slow) MaybeError(op errorfs.Op) error {
+	if op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData {
+		time.Sleep(time.Duration(s.by.Load()))
+	}
+	return nil
+}
+
+// A disk that is slow but works fails nothing: many callers share each sync.
+func TestSlowDisk(t *testing.T) {
+	t.Parallel()
+	const syncTime = 50 * time.Millisecond // where a commit may take 30 s, this is 200 ms
+	s := &slow{}
+	q, err := Open(t.Context(), Options{Dir: "/q", fs: errorfs.Wrap(vfs.NewMem(), s), StallTimeout: 150 * syncTime, ReserveBytes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.by.Store(int64(syncTime))
+	const callers, each = 32, 5
+	var longest atomic.Int64
+	var wg sync.WaitGroup
+	for a := range callers {
+		wg.Go(func() {
+			for i := range each {
+				ev := benchEvent(uint64(a*each + i + 1))
+				ev.Body = make([]byte, 32<<10) // some logs and tables are written, too
+				began := time.Now()
+				if err := q.Append(t.Context(), ev, toAudit); err != nil {
+					t.Error(err)
+					return
+				}
+				if took := int64(time.Since(began)); took > longest.Load() {
+					longest.Store(took)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	// Its turn comes with the second sync at the latest; new logs cost some more.
+	if got := time.Duration(longest.Load()); got > 40*syncTime {
+		t.Errorf("an append took %v", got)
+	}
+	if have := allEvents(t, q, "audit"); len(have) != callers*each {
+		t.Errorf("%d of %d are there", len(have), callers*each)
+	}
+	t.Logf("the longest append took %v", time.Duration(longest.Load()))
+	if err := q.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What hangs besides writes is noticed, too: to ask for the free space, to read, and
+// to close. Nothing waits longer than StallTimeout.
+func TestHangingDisk(t *testing.T) {
+	t.Parallel()
+	const stall = time.Second
+	for name, c := range map[string]struct {
+		kind errorfs.OpKind
+		part string
+		use  func(t *testing.T, q *Embedded) error
+	}{
+		"free space": {errorfs.OpGetDiskUsage, "", func(t *testing.T, q *Embedded) error {
+			for {
+				if err := q.Append(t.Context(), benchEvent(2), toAudit); err != nil {
+					return err
+				}
+			}
+		}},
+		"sync at the close": {errorfs.OpFileSyncData, ".log", func(_ *testing.T, q *Embedded) error { return q.Close() }},
+		"the sync of a directory": {errorfs.OpFileSync, "q", func(t *testing.T, q *Embedded) error {
+			for {
+				ev := benchEvent(3)
+				ev.Body = make([]byte, 100<<10)
+				if err := q.Append(t.Context(), ev, toAudit); err != nil {
+					return err
+				}
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := &faults{kinds: map[errorfs.OpKind]bool{c.kind: true}, part: c.part, hang: make(chan struct{})}
+			q, err := Open(t.Context(), Options{Dir: "/q", fs: errorfs.Wrap(vfs.NewMem(), f), StallTimeout: stall, ReserveBytes: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer close(f.hang)
+			if err := q.Append(t.Context(), benchEvent(1), toAudit); err != nil {
+				t.Fatal(err)
+			}
+			f.on.Store(true)
+			used := make(chan error, 1)
+			go func() { used <- c.use(t, q) }()
+			select {
+			case err := <-used:
+				if !errors.Is(err, ErrFailed) {
+					t.Errorf("%v, want ErrFailed", err)
+				}
+				t.Log(err)
+			case <-time.After(30 * stall):
+				t.Fatal("it hangs")
+			}
+		})
+	}
+}
+
+// A reserve larger than the whole disk is refused, and logs fit into a small one.
+func TestReserveAndSizes(t *testing.T) {
+	t.Parallel()
+	mem := vfs.NewMem()
+	mem.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 64 << 20, TotalBytes: 64 << 20})
+	_, err := Open(t.Context(), Options{Dir: "/q", fs: mem})
+	if err == nil || !strings.Contains(err.Error(), "queue.reserve_bytes") {
+		t.Errorf("64 MB, and a reserve of 256: %v", err)
+	}
+	for reserve, want := range map[int64]int64{1: 1 << 20, 16 << 20: 2 << 20, 256 << 20: 32 << 20, 1 << 40: 32 << 20} {
+		if got := memTableSize(reserve); got != want {
+			t.Errorf("reserve %d: memtables of %d, want %d", reserve, got, want)
+		}
+	}
+}
+
+// What comes from a disk may be anything.
+func FuzzStoreFiles(f *testing.F) {
+	f.Add([]byte{0x01, 0x02, 0x03, 0, 4, 0, 5, 7, 0, 0, 0, 'a', 'b', 'c', 'd'})
+	f.Add(append([]byte{12, 0, 0, 0, 1, 6, 0, 2, 0, 0, 0}, make([]byte, 64)...))
+	f.Add([]byte{1, 3, 'a', 'b', 'c', 2, 9, 103, 0, 12, 1, 1, 'k', 1, 'l', 2, 3, 6, 2, 1, 1, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, log := range []uint32{0, 7} {
+			r := newChunkReader(strings.NewReader(string(b)), log)
+			for last := int64(-1); ; {
+				if _, ok := r.next(); !ok && !r.resync() {
+					break
+				}
+				if r.offset <= last {
+					t.Fatalf("it stands still at %d", last)
+				}
+				last = r.offset
+			}
+		}
+		_ = (&liveFiles{tables: map[uint64]bool{}}).apply(b)
+		if looksLikeData(b) {
+			_, _ = decodeBlock(b)
+		}
+		for len(b) >= syncedSlot {
+			_, _ = decodeSynced(b)
+			b = b[syncedSlot:]
+		}
+	})
+}
