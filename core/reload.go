@@ -148,7 +148,6 @@ type changeover struct {
 	added    []*sinkRunner               // new ones
 	replaced map[*sinkRunner]*sinkRunner // old ones by new ones
 	removed  []*sinkRunner
-	warnings []string
 }
 
 // plan finds out which sinks stay, without changing anything. Those that may stay

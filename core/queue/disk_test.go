@@ -282,10 +282,19 @@ func TestAnyOperationFails(t *testing.T) {
 		kind  errorfs.OpKind
 		parts []string
 	}{
-		{errorfs.OpCreate, append(all, "marker")}, {errorfs.OpOpen, []string{".sst"}}, {errorfs.OpRemove, all}, {errorfs.OpReuseForWrite, []string{""}},
-		{errorfs.OpGetDiskUsage, []string{""}}, {errorfs.OpStat, []string{""}}, {errorfs.OpFileReadAt, []string{".sst"}}, {errorfs.OpFileWrite, all},
-		{errorfs.OpFileWriteAt, []string{syncedName}}, {errorfs.OpFileSync, append(all, "q")}, {errorfs.OpFileSyncData, []string{".log", "MANIFEST"}},
-		{errorfs.OpFileStat, all}, {errorfs.OpFilePreallocate, []string{""}},
+		{errorfs.OpCreate, append(all, "marker")},
+		{errorfs.OpOpen, []string{".sst"}},
+		{errorfs.OpRemove, all},
+		{errorfs.OpReuseForWrite, []string{""}},
+		{errorfs.OpGetDiskUsage, []string{""}},
+		{errorfs.OpStat, []string{""}},
+		{errorfs.OpFileReadAt, []string{".sst"}},
+		{errorfs.OpFileWrite, all},
+		{errorfs.OpFileWriteAt, []string{syncedName}},
+		{errorfs.OpFileSync, append(all, "q")},
+		{errorfs.OpFileSyncData, []string{".log", "MANIFEST"}},
+		{errorfs.OpFileStat, all},
+		{errorfs.OpFilePreallocate, []string{""}},
 	}
 	tried, met, survived := 0, 0, 0
 	end := time.Now().Add(10 * time.Second)

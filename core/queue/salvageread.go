@@ -288,7 +288,7 @@ func (r *storeReader) log(name string, number uint32, synced int64) error {
 		for range header.Count {
 			kind, key, value, ok, err := batch.Next()
 			if err != nil || !ok {
-				return nil // it has a checksum: this was never more
+				return nil //nolint:nilerr // it has a checksum: this was never more
 			}
 			if kind == pebble.InternalKeyKindLogData {
 				continue

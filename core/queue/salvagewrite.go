@@ -195,7 +195,7 @@ func (s *scratch) index(ctx context.Context, bad *int64) error {
 			pos, ok := placeOf(space, key)
 			if _, err := decodeDelivery(value); err != nil || !ok {
 				*bad++
-				return nil
+				return nil //nolint:nilerr // counted, and the others are read
 			}
 			f := found{space: space, seq: seq, sink: binary.BigEndian.Uint32(key[1:]), at: pos.at, record: value}
 			k := binary.BigEndian.AppendUint64([]byte{scratchIndex}, pos.seq)
@@ -374,7 +374,7 @@ func (b *rebuilder) events(ctx context.Context) (err error) {
 		r, err := decodeEvent(value)
 		if err != nil {
 			b.result.BadRecords++
-			return nil // its deliveries are counted as lost with the next event's
+			return nil //nolint:nilerr // its deliveries are counted as lost with the next event's
 		}
 		deliveries := make(map[uint32]found)
 		upTo(seq, func(at uint64, index uint32, d found) {

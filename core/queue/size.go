@@ -39,7 +39,7 @@ func fitSizes(po *pebble.Options, reserve int64) {
 func checkReserve(o Options) error {
 	usage, err := o.fs.GetDiskUsage(o.Dir)
 	if err != nil || usage.TotalBytes == 0 || usage.TotalBytes > uint64(o.ReserveBytes) {
-		return nil // where the size is unknown, the reserve is not kept; see room
+		return nil //nolint:nilerr // where the size is unknown, the reserve is not kept; see room
 	}
 	return fmt.Errorf("queue %s: its disk has %d bytes in all, and queue.reserve_bytes wants %d of them free: nothing would ever be accepted; "+
 		"put the queue on a larger disk, or set queue.reserve_bytes to a quarter of this one", o.Dir, usage.TotalBytes, o.ReserveBytes)
