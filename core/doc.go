@@ -6,7 +6,7 @@
 //
 // The path of one callback, eight hops and two seams:
 //
-//	1  ingest.(*Server).ServeHTTP    request → response
+//	1  ingest.(*Server).serve        request → response
 //	2  ingest.(*Source).Accept       request → event.Event
 //	3  pipeline.(*Table).Route       event → one route per (pipeline, sink)
 //	4  queue.(Queue).Append          event + deliveries, one synced commit

@@ -9,6 +9,11 @@ import (
 
 // respond sends an answer, which reads as if net/http had written it.
 func (c *connection) respond(a answer) {
+	if c.answered { // a fault came after it
+		c.last = true
+		return
+	}
+	c.answered = true
 	if !c.rest.finish() {
 		c.last, c.unread = true, true
 	}

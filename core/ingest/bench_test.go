@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
@@ -113,23 +112,70 @@ func BenchmarkServeHTTP(b *testing.B) {
 	}
 }
 
-// BenchmarkConnection measures callbacks over real connections, one request at a
-// time on each, beside a bare handler of net/http.
-func BenchmarkConnection(b *testing.B) {
+// nullConn is a connection that costs nothing.
+type nullConn struct{ net.Conn }
+
+func (nullConn) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+func (nullConn) SetWriteDeadline(time.Time) error { return nil }
+func (nullConn) Write(p []byte) (int, error)      { return len(p), nil }
+
+// BenchmarkPlain measures what a callback in plain text costs between its reading
+// and its writing, without the queue.
+func BenchmarkPlain(b *testing.B) {
 	body, err := os.ReadFile("../../testdata/samples/tencent_im/group_after_send_msg.json")
 	if err != nil {
 		b.Fatal(err)
 	}
+	for name, path := range map[string]string{"tencent_im": chatQuery, "http": "/ci"} {
+		b.Run(name, func(b *testing.B) {
+			server := benchServer(b)
+			c := newConnection(server.newPlain(), nullConn{})
+			request := []byte("POST " + path + " HTTP/1.1\r\nHost: callbacks.example.com\r\nUser-Agent: Go-http-client/1.1\r\n" +
+				"Content-Length: " + strconv.Itoa(len(body)) + "\r\nContent-Type: application/json\r\nAccept-Encoding: gzip\r\n\r\n" + string(body))
+			b.ReportAllocs()
+			for b.Loop() {
+				c.take()
+				c.in = c.room[:copy(c.room, request)]
+				size, _, wrong := endOfHead(c.in, 0)
+				if wrong != nil || c.parse(size) != nil || !c.complete() {
+					b.Fatal("the request is not read")
+				}
+				c.exchange()
+				if len(c.in) > 0 || c.last {
+					b.Fatal("it is not answered")
+				}
+				c.release()
+			}
+		})
+	}
+}
+
+func benchServer(b *testing.B) *Server {
+	b.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	server, err := NewServer(testSettings(), discard{}, NewMetrics(prometheus.NewRegistry()), logger)
 	if err != nil {
 		b.Fatal(err)
 	}
-	source, err := NewSource(tencentSource(), logger)
-	if err != nil {
+	var sources []*Source
+	for _, s := range []SourceSettings{tencentSource(), httpSource()} {
+		src, err := NewSource(s, logger)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sources = append(sources, src)
+	}
+	if err := server.Use(sources, oneRoute(), []string{"p"}); err != nil {
 		b.Fatal(err)
 	}
-	if err := server.Use([]*Source{source}, oneRoute(), []string{"p"}); err != nil {
+	return server
+}
+
+// BenchmarkConnection measures callbacks over real connections, one request at a
+// time on each, beside a bare handler of net/http. Both ends are in it.
+func BenchmarkConnection(b *testing.B) {
+	body, err := os.ReadFile("../../testdata/samples/tencent_im/group_after_send_msg.json")
+	if err != nil {
 		b.Fatal(err)
 	}
 	bare := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -137,17 +183,32 @@ func BenchmarkConnection(b *testing.B) {
 		w.Header()["Content-Type"] = []string{contentType}
 		_, _ = io.WriteString(w, okAnswer)
 	})
+	server := benchServer(b)
+	bareFront := func() front {
+		f := server.newNetHTTP()
+		f.Handler = bare
+		return f
+	}
 	request := "POST " + chatQuery + " HTTP/1.1\r\nHost: callbacks.example.com\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + string(body)
 	for _, bm := range []struct {
-		name    string
-		handler http.Handler
-	}{{"bare", bare}, {"tencent_im", server}} {
+		name  string
+		front func() front
+	}{
+		{"bare", bareFront},
+		{"net_http", func() front { return server.newNetHTTP() }},
+		{"plain", func() front { return server.newPlain() }},
+	} {
 		b.Run(bm.name, func(b *testing.B) {
-			srv := httptest.NewServer(bm.handler)
-			defer srv.Close()
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error, 1)
+			go func() { ended <- server.run(ctx, ln, bm.front()) }()
 			b.SetParallelism(8)
 			b.RunParallel(func(pb *testing.PB) {
-				conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+				conn, err := net.Dial("tcp", ln.Addr().String())
 				if err != nil {
 					b.Error(err)
 					return
@@ -165,6 +226,10 @@ func BenchmarkConnection(b *testing.B) {
 					}
 				}
 			})
+			cancel()
+			if err := <-ended; err != nil {
+				b.Error(err)
+			}
 		})
 	}
 }

@@ -37,6 +37,7 @@ type connection struct {
 
 	// Of the request in work:
 	fd       uintptr // where it is answered in passing, else noFD
+	answered bool
 	head     head
 	callback callback
 	rest     incoming
@@ -93,11 +94,13 @@ func (c *connection) serve() {
 	defer func() {
 		if p := recover(); p != nil {
 			c.plain.server.recovered(p, unknownSource)
+			c.buffers = nil // who knows what still uses them
 		}
 		if c.unread {
 			c.linger()
 		}
 		_ = c.conn.Close() // nothing can be done about an error
+		c.release()
 	}()
 	for c.await() && c.converse() {
 	}
@@ -293,7 +296,7 @@ func (c *connection) exchange() {
 	now := time.Now()
 	c.callback.arrived = now
 	c.due = now.Add(c.plain.settings.ReadTimeout + c.plain.settings.WriteTimeout)
-	c.last = c.head.close
+	c.last, c.answered = c.head.close, false
 	c.plain.server.serve(&c.callback, c)
 	clear(c.callback.header)
 	c.served, c.since = true, time.Now()

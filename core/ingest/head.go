@@ -230,12 +230,17 @@ func parseLength(digits string) (int64, *malformed) {
 	return n, nil
 }
 
-// hasWord tells whether the value of a Connection header has the word.
+// hasWord tells whether the value of a Connection header has the word. Like
+// net/http it does not mind what separates words: closing does no harm.
 func hasWord(value, want string) bool {
 	for value != "" {
-		var word string
-		word, value, _ = strings.Cut(value, ",")
-		if named(trim(word), want) {
+		word := value
+		if end := strings.IndexAny(value, ", \t"); end >= 0 {
+			word, value = value[:end], value[end+1:]
+		} else {
+			value = ""
+		}
+		if named(word, want) {
 			return true
 		}
 	}

@@ -9,10 +9,11 @@
 // It must not know HCL, what a sink is, how events are stored, or how a pipeline
 // decides: it sees a Router and an Appender.
 //
-// The path of a callback: Server.ServeHTTP finds the Source by its path,
-// Source.Accept makes the event or a Refusal, Router.Route and Appender.Append
-// follow, then the source answers. What the types of sources differ in is the
-// protocol interface; each type has one file.
+// The path of a callback: a front reads it, plain for plain text and netHTTP for
+// TLS. Server.serve finds the Source by its path, Source.Accept makes the event or a
+// Refusal, Router.Route and Appender.Append follow, then the source answers, and the
+// front sends that. What the types of sources differ in is the protocol interface;
+// each type has one file.
 package ingest
 
 import (

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -377,4 +378,24 @@ func TestSilentConnectionsAreSmall(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestFaultAfterAnswer: a second answer would be taken for that to the next request.
+func TestFaultAfterAnswer(t *testing.T) {
+	rig := newRig(t, onPlain, testSettings(), oneRoute(), httpSource())
+	rig.logger = slog.New(failing{rig.logger.Handler()})
+	addr, _ := rig.running(t)
+	if got, _ := statuses(t, exchangeRaw(t, addr, small+small)); len(got) != 1 || got[0] != 202 {
+		t.Errorf("%v", got)
+	}
+}
+
+// failing is a log handler that fails on the line of a callback.
+type failing struct{ slog.Handler }
+
+func (f failing) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level == slog.LevelDebug {
+		panic("no log")
+	}
+	return f.Handler.Handle(ctx, r)
 }

@@ -106,6 +106,7 @@ func usual() map[string]string {
 		"pipelined, close":  one + "POST /ci" + end + "Connection: close\r\n" + body("x") + one,
 		"close":             "POST /ci" + end + "Connection: Close\r\n" + body("x"),
 		"close in a list":   "POST /ci" + end + "Connection: x, close\r\n" + body("x") + one,
+		"close among words": "POST /ci" + end + "Connection: x close\ty\r\n" + body("x") + one,
 		"keep-alive":        "POST /ci" + end + "Connection: keep-alive\r\n" + body("x") + one,
 		"HTTP/1.0":          "POST /ci HTTP/1.0\r\n" + body("x") + one,
 		"HTTP/1.0 kept":     "POST /ci HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n" + body("x") + one,
