@@ -189,6 +189,9 @@ func (c *call) deliverEach(ctx context.Context, stream grpc.ServerStreamingServe
 			}
 			c.awaitMore(enough, patience.C)
 		}
+		if err := stream.Context().Err(); err != nil {
+			return status.FromContextError(err).Err() // nobody hears any more
+		}
 		results := c.takeReady()
 		if err := stream.Send(&sinkpb.DeliverResponse{Results: results}); err != nil {
 			return err
@@ -319,9 +322,9 @@ func (c *call) begin(ctx context.Context, number int) (context.Context, context.
 	if c.timeout == 0 {
 		return ctx, func() {}
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	c.inst.slots.begin(ctx, number)
-	return ctx, cancel
+	bounded := withDeadline(ctx, time.Now().Add(c.timeout))
+	c.inst.slots.begin(bounded, number)
+	return bounded, bounded.end
 }
 
 // deliverBatches runs DeliverBatch over the events, in batches no larger than the
