@@ -10,7 +10,7 @@ import (
 // timer is made when somebody asks for Done. A sink that only asks when its time is
 // over, as one does that sets deadlines on a connection, has none.
 type deadlineContext struct {
-	context.Context //nolint:containedctx // it is a context itself, and this its parent
+	context.Context           //nolint:containedctx // it is a context itself, and this its parent
 	own             time.Time // what was asked for
 	deadline        time.Time // that, or the parent's
 
