@@ -507,3 +507,38 @@ func TestDamagedStoreIsSalvaged(t *testing.T) {
 		})
 	}
 }
+
+// A stop while the disk has no room ends within its time, and loses nothing.
+func TestStopOnADiskWithoutAByte(t *testing.T) {
+	t.Parallel() // it waits for most of its time
+	disk, ok := smallDisk(t, "64m")
+	if !ok {
+		return
+	}
+	out := receive(t, "")
+	out.answers(http.StatusServiceUnavailable)
+	dir, config := t.TempDir(), "shutdown_grace = \"2s\"\n"+diskConfig(disk, out.url, `reserve_bytes = "16MiB"`)
+	d := spawn(t, dir, config)
+	<-d.listening()
+	var s filler
+	end := s.begin(d, 8<<10)
+	eventually(t, "there is a backlog", func() bool { n, _ := s.counts(); return n > 500 })
+	leave := stranger(t, disk, 0)
+	out.answers(http.StatusNoContent)
+	eventually(t, "writes wait for room", func() bool { return strings.Contains(d.log(), "the disk is full: writes wait for room") })
+	time.Sleep(5 * time.Second) // until the log has no room either
+	began := time.Now()
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.exited:
+	case <-time.After(patience):
+		_ = d.cmd.Process.Kill()
+		t.Fatalf("the daemon does not end\n%s", d.logEnd())
+	}
+	t.Logf("it took %v: exit code %d", time.Since(began), d.cmd.ProcessState.ExitCode())
+	end()
+	clear(s.strange)
+	leave()
+	d = start(t, dir, config)
+	s.delivered(t, d, out)
+}

@@ -103,10 +103,12 @@ func (f faultFS) created(what, name string, do func() (vfs.File, error)) (file v
 	return tableFile{File: file, fs: f, name: name}, nil
 }
 
-// met notes that Pebble is told of a full disk.
+// met notes that Pebble is told of a full disk. It takes some time: Pebble tries
+// again at once.
 func (f faultFS) met(name string, err error) {
-	if isNoRoom(err) {
+	if isNoRoom(err) && f.armed.Load() {
 		f.shortage.met(name)
+		time.Sleep(roomEvery)
 	}
 }
 
