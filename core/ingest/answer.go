@@ -21,6 +21,7 @@ func (c *connection) respond(a answer) {
 		c.last = true
 	}
 	now := time.Now()
+	c.since = now
 	if now.After(c.due) {
 		c.last = true // the sender has given up
 		return

@@ -30,7 +30,7 @@ type connection struct {
 	*buffers
 	in     []byte    // has come in and is not used yet: a part of buffers.room
 	served bool      // a request was answered
-	since  time.Time // it waits for the next request
+	since  time.Time // it waits for the next request: the last answer
 	armed  time.Time // when reading fails; zero: not known
 	last   bool      // no other request is read
 	unread bool      // the sender may not have sent all yet
@@ -299,7 +299,7 @@ func (c *connection) exchange() {
 	c.last, c.answered = c.head.close, false
 	c.plain.server.serve(&c.callback, c)
 	clear(c.callback.header)
-	c.served, c.since = true, time.Now()
+	c.served = true
 }
 
 // fill reads more, behind what is there.
