@@ -194,6 +194,7 @@ func rewrite(path string, change func([]byte) []byte) error {
 // Damage of any file is reported with what to do, at the start or when it is read;
 // or it harms nothing. Nothing that was answered goes without a word.
 func TestDamageIsReported(t *testing.T) {
+	t.Parallel()
 	rng := seeded(t)
 	rounds := 1 // each opens the store once for each file and damage
 	if os.Getenv("CALLBACKD_DISK_FAULTS") != "" {
@@ -202,7 +203,7 @@ func TestDamageIsReported(t *testing.T) {
 	for _, killed := range []bool{true, false} {
 		dir := t.TempDir()
 		q := openBench(t, Options{Dir: dir, ReserveBytes: 1})
-		k := furnish(t, q, rng, 4, 200)
+		k := furnish(t, q, rng, 4, 80)
 		if !killed {
 			if err := q.Close(); err != nil {
 				t.Fatal(err)
@@ -280,6 +281,7 @@ func (c *chance) MaybeError(op errorfs.Op) error {
 // there, and no store that was cut off is taken for a damaged one. A disk without
 // room fails nothing at all, and goes on when there is some.
 func TestAnyOperationFails(t *testing.T) {
+	t.Parallel()
 	if os.Getenv("CALLBACKD_DISK_FAULTS") == "" {
 		t.Skip("set CALLBACKD_DISK_FAULTS: with some seeds it fails yet, and it has to be found out whether the test or the store is wrong")
 	}
