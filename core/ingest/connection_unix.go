@@ -34,7 +34,7 @@ func (c *connection) hear() error {
 func (c *connection) attend(fd uintptr) (done bool) {
 	for {
 		c.take()
-		n, err := ignoringInterrupts(func() (int, error) { return syscall.Read(int(fd), c.room) })
+		n, err := readSocket(fd, c.room)
 		switch {
 		case errors.Is(err, syscall.EAGAIN):
 			c.release()
@@ -88,15 +88,6 @@ func (c *connection) pass(fd uintptr) bool {
 
 // writeNow writes b as far as the connection takes it at once, and returns the rest.
 func writeNow(fd uintptr, b []byte) (rest []byte, err error) {
-	n, err := ignoringInterrupts(func() (int, error) { return syscall.Write(int(fd), b) })
-	return b[max(n, 0):], err
-}
-
-func ignoringInterrupts(call func() (int, error)) (int, error) {
-	for {
-		n, err := call()
-		if !errors.Is(err, syscall.EINTR) {
-			return n, err
-		}
-	}
+	n, err := writeSocket(fd, b)
+	return b[n:], err
 }

@@ -259,7 +259,7 @@ func (c *call) startWorker(ctx context.Context) {
 		return
 	}
 	c.inst.more()
-	go c.work(ctx)
+	c.inst.crew.start(task{c, ctx})
 }
 
 // work delivers events until none is left. Each worker that finds more to do

@@ -84,7 +84,21 @@ func build[C any](t testing.TB, info Info, open func(ctx context.Context, cfg C)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { closeCurrent(s) })
 	return s, log
+}
+
+// closeCurrent ends what an open sink leaves running.
+func closeCurrent(s *server) {
+	s.mu.Lock()
+	inst := s.current
+	s.mu.Unlock()
+	if inst == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = inst.close(ctx)
 }
 
 // dial serves s over memory and returns a client.

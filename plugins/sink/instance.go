@@ -23,6 +23,7 @@ type instance struct {
 	batch      BatchSink // nil: the sink takes one event at a time
 	perEvent   []slot
 	slots      *workSlots
+	crew       crew
 	metrics    *metrics
 
 	// work ends the contexts of all deliveries in work.
@@ -53,6 +54,7 @@ func newInstance(s *server, ref *sinkpb.SinkRef, opened Sink, perEvent []slot) *
 	inst := &instance{
 		server: s, name: ref.GetName(), generation: ref.GetGeneration(),
 		sink: opened, perEvent: perEvent, metrics: s.newMetrics(opened), idle: make(chan struct{}),
+		crew: newCrew(),
 	}
 	slots := s.info.MaxInFlight
 	if slots == 0 {
@@ -97,8 +99,14 @@ func (inst *instance) end() {
 	defer inst.mu.Unlock()
 	inst.users--
 	if inst.closing && inst.users == 0 {
-		close(inst.idle)
+		inst.emptied()
 	}
+}
+
+// emptied is called once, when nobody uses the sink any more and nobody will.
+func (inst *instance) emptied() {
+	close(inst.idle)
+	inst.crew.dismiss()
 }
 
 // close waits for what is in work, then closes the sink. Where the wait takes
@@ -109,7 +117,7 @@ func (inst *instance) close(ctx context.Context) error {
 	if !inst.closing {
 		inst.closing = true
 		if inst.users == 0 {
-			close(inst.idle)
+			inst.emptied()
 		}
 	}
 	inst.mu.Unlock()

@@ -219,7 +219,7 @@ func (c *connection) receive(p []byte) (int, error) {
 // being asked, which must not be taken for the answer to the next request.
 func (c *connection) converse(fd uintptr) (done bool) {
 	if c.stage == unsent {
-		if c.kept && !quiet(int(fd)) {
+		if c.kept && !quietSocket(fd) {
 			c.err = errStale
 			return true
 		}
@@ -227,19 +227,19 @@ func (c *connection) converse(fd uintptr) (done bool) {
 			c.stage = partial
 			return true
 		}
-		n, err := ignoringInterrupts(func() (int, error) { return syscall.Write(int(fd), c.head) })
+		n, err := writeSocket(fd, c.head)
 		switch {
 		case err != nil && !errors.Is(err, syscall.EAGAIN):
 			c.stage, c.lost, c.reusable = broken, err, false
 		case n < len(c.head):
-			c.stage, c.n = partial, max(n, 0)
+			c.stage, c.n = partial, n
 			return true
 		default:
 			c.stage = sent
 			return false
 		}
 	}
-	n, err := ignoringInterrupts(func() (int, error) { return syscall.Read(int(fd), c.into) })
+	n, err := readSocket(fd, c.into)
 	switch {
 	case err == nil:
 		c.n = n
@@ -251,23 +251,4 @@ func (c *connection) converse(fd uintptr) (done bool) {
 		return false
 	}
 	return true
-}
-
-// quiet tells whether a connection is open and there is nothing to read.
-func quiet(fd int) bool {
-	var one [1]byte
-	_, err := ignoringInterrupts(func() (int, error) {
-		n, _, err := syscall.Recvfrom(fd, one[:], syscall.MSG_PEEK)
-		return n, err
-	})
-	return errors.Is(err, syscall.EAGAIN)
-}
-
-func ignoringInterrupts(call func() (int, error)) (int, error) {
-	for {
-		n, err := call()
-		if !errors.Is(err, syscall.EINTR) {
-			return n, err
-		}
-	}
 }
