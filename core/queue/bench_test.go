@@ -219,3 +219,14 @@ func fill(b testing.TB, q Queue, n int) {
 		}
 	})
 }
+
+// Every delivery costs this once.
+func BenchmarkDecodeEvent(b *testing.B) {
+	record := appendEvent(nil, benchEvent(1), []event.Route{{Pipeline: "all", Sink: "out"}})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decodeEvent(record); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -218,13 +218,19 @@ type field struct {
 	typ    protowire.Type
 	number uint64
 	bytes  []byte
+	text   string // bytes again, where there is a text of the record; see eachFieldOf
 }
 
 var errTruncated = errors.New("record is cut short or malformed")
 
 // eachField calls f with the fields of a record. A field of another wire type
 // than the two that records use is skipped.
-func eachField(b []byte, f func(field) error) error {
+func eachField(b []byte, f func(field) error) error { return eachFieldOf(b, "", f) }
+
+// eachFieldOf is eachField for a record of which text is the beginning: strings that
+// lie in it become parts of it, where others are copied one by one.
+func eachFieldOf(b []byte, text string, f func(field) error) error {
+	whole := len(b)
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
@@ -247,6 +253,9 @@ func eachField(b []byte, f func(field) error) error {
 		if typ != protowire.VarintType && typ != protowire.BytesType {
 			continue
 		}
+		if end := whole - len(b); end <= len(text) {
+			fl.text = text[end-len(fl.bytes) : end]
+		}
 		if err := f(fl); err != nil {
 			return fmt.Errorf("field %d: %w", num, err)
 		}
@@ -263,6 +272,9 @@ func (f field) asBytes() ([]byte, error) {
 
 func (f field) asString() (string, error) {
 	b, err := f.asBytes()
+	if err == nil && f.text != "" {
+		return f.text, nil
+	}
 	return string(b), err
 }
 
@@ -311,7 +323,7 @@ func (f field) asPair() (first, second string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	err = eachField(b, func(f field) (err error) {
+	err = eachFieldOf(b, f.text, func(f field) (err error) {
 		switch f.num {
 		case 1:
 			first, err = f.asString()
@@ -358,12 +370,41 @@ func (f field) asPosition() (position, error) {
 	return p, err
 }
 
-// decodeEvent reads an event's record. The result does not refer to b.
+// outline tells how many of its repeated fields an event's record has, and how long
+// it is before its body. What is malformed is left for eachField to say.
+func outline(b []byte) (headers, query, routes, head int) {
+	for head < len(b) {
+		num, _, n := protowire.ConsumeField(b[head:])
+		if n < 0 {
+			return headers, query, routes, len(b)
+		}
+		switch num {
+		case 9:
+			headers++
+		case 10:
+			query++
+		case 11:
+			return headers, query, routes, head
+		case 12:
+			routes++
+		}
+		head += n
+	}
+	return headers, query, routes, head
+}
+
+// decodeEvent reads an event's record. The result does not refer to b. Every delivery
+// costs this once, so all strings are parts of one.
 func decodeEvent(b []byte) (eventRecord, error) {
+	headers, query, routes, head := outline(b)
 	ev := &event.Event{}
-	r := eventRecord{event: ev}
+	if headers+query > 0 {
+		pairs := make([]event.Pair, headers+query)
+		ev.Headers, ev.Query = pairs[:0:headers], pairs[headers:headers]
+	}
+	r := eventRecord{event: ev, routes: make([]route, 0, min(routes, maxRoutes))}
 	seenID := false
-	err := eachField(b, func(f field) (err error) {
+	err := eachFieldOf(b, string(b[:head]), func(f field) (err error) {
 		switch f.num {
 		case 1:
 			var id []byte
@@ -387,15 +428,13 @@ func decodeEvent(b []byte) (eventRecord, error) {
 		case 8:
 			ev.ContentType, err = f.asString()
 		case 9, 10:
+			to := &ev.Headers
+			if f.num == 10 {
+				to = &ev.Query
+			}
 			var p event.Pair
-			if p.Name, p.Value, err = f.asPair(); err != nil {
-				return err
-			}
-			if f.num == 9 {
-				ev.Headers = append(ev.Headers, p)
-			} else {
-				ev.Query = append(ev.Query, p)
-			}
+			p.Name, p.Value, err = f.asPair()
+			*to = append(*to, p)
 		case 11:
 			var body []byte
 			body, err = f.asBytes()
@@ -492,6 +531,9 @@ func decodeSink(b []byte) (sinkRecord, error) {
 	})
 	if err != nil {
 		return sinkRecord{}, fmt.Errorf("state of a sink: %w", err)
+	}
+	if r.counts.dead == 0 {
+		r.dead = position{} // as appendSink leaves it out
 	}
 	return r, nil
 }

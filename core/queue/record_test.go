@@ -18,6 +18,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(appendDelivery(nil, deliveryRecord{since: time.Unix(1, 2), attempts: 3, err: "e", reason: event.ReasonCrashed, eventLen: 9}))
 	f.Add(appendDelivery(nil, deliveryRecord{since: time.Unix(1, 2), suspicion: Suspicion{Crashes: 4, Alone: 2, Delivered: 7}}))
 	f.Add(appendSink(nil, sinkRecord{counts: counts{1, 2, 3, 4, 5, 6, 7, 8}, fresh: lastPosition(), delayed: position{-1, 2, 3}}))
+	f.Add(appendPosition(nil, 12, position{at: 24})) // of the dead letters, of which there are none
 	f.Add(appendStore(nil, storeRecord{math.MaxUint64, math.MaxUint32, 5, -6}))
 	f.Add(appendChain(nil, chainRecord{n: 3, from: position{1, 2, 3}}))
 	f.Add([]byte{0xff})

@@ -205,8 +205,8 @@ func (c *call) deliverEach(ctx context.Context, stream grpc.ServerStreamingServe
 // much as several events do. None waits longer than resultsPatience for others, and
 // none where manyResults, or all that are left, are there.
 const (
-	manyResults     = 32
-	resultsPatience = 500 * time.Microsecond
+	manyResults     = 64
+	resultsPatience = 2 * time.Millisecond
 )
 
 // awaitMore waits until so many results are ready, or the time is over.
