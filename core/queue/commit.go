@@ -87,15 +87,15 @@ func (c *committer) run() {
 			c.syncSettled()
 		case <-sweep.C:
 			pause := sweepEvery
-			err := c.q.health.guard(func() error {
-				return c.commit(&group{done: make(chan struct{}), edit: &edit{run: func(c *committer, b *pebble.Batch, now time.Time) error {
-					more, err := c.sweep(b, now)
-					if more {
-						pause = 10 * time.Millisecond
-					}
-					return err
-				}}})
-			})
+			g := newGroup()
+			g.edit = &edit{run: func(c *committer, b *pebble.Batch, now time.Time) error {
+				more, err := c.sweep(b, now)
+				if more {
+					pause = 10 * time.Millisecond
+				}
+				return err
+			}}
+			err := c.q.health.guard(func() error { return c.commit(g) })
 			if err != nil {
 				c.q.health.fail(err)
 				return
@@ -165,7 +165,7 @@ func (c *committer) commit(g *group) error {
 	}
 	c.q.bytes.Store(c.state.bytes)
 	c.lastGroup = len(g.appends)
-	close(g.done)
+	g.answer()
 	c.tell()
 	return nil
 }

@@ -76,6 +76,7 @@ func Open(ctx context.Context, options Options) (*Embedded, error) {
 	}
 	q.Configure(o.Sinks)
 	go c.run()
+	go q.rouse()
 	o.Logger.Info("queue opened", "dir", o.Dir, "bytes", q.bytes.Load(), "limit_bytes", o.MaxBytes,
 		"duration", time.Since(started))
 	return q, nil
@@ -292,6 +293,18 @@ func (q *Embedded) await(ctx context.Context, g *group, cancel func()) (answered
 // awaitAppend is await, which does not wait for room on a full disk unless the
 // commit has begun: nobody can tell what becomes of that.
 func (q *Embedded) awaitAppend(ctx context.Context, g *group, cancel func()) (answered bool, err error) {
+	// What begins after this look rouses the group.
+	if q.store.shortage.error() == nil && q.health.error() == nil {
+		select {
+		case <-g.woken:
+		case <-ctx.Done():
+		}
+	}
+	select {
+	case <-g.done:
+		return true, nil
+	default:
+	}
 	select {
 	case <-g.done:
 		return true, nil
@@ -303,6 +316,28 @@ func (q *Embedded) awaitAppend(ctx context.Context, g *group, cancel func()) (an
 	case <-ctx.Done():
 	}
 	return q.await(ctx, g, cancel)
+}
+
+// rouse has callers of Append look around when the store fails, and when a shortage
+// begins. A shortage that follows another one within roomEvery is noticed so late.
+func (q *Embedded) rouse() {
+	for {
+		select {
+		case <-q.health.failed:
+			q.groups.alarm()
+			return
+		case <-q.done: // perhaps by a failure
+			q.groups.alarm()
+			return
+		case <-q.store.shortage.begin():
+			q.groups.alarm()
+		}
+		select {
+		case <-q.health.failed:
+		case <-q.done:
+		case <-time.After(roomEvery):
+		}
+	}
 }
 
 // Stats implements Queue.

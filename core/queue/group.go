@@ -24,7 +24,22 @@ type group struct {
 	bytes int
 	begun bool // guarded by groups.mu
 	done  chan struct{}
+	// woken is closed when all are answered, and when something has happened that
+	// those who wait should look at. They wait for this alone: channels that all of
+	// them wait for besides cost a good part of an append.
+	woken chan struct{}
+	wake  sync.Once // closes woken
 }
+
+func newGroup() *group { return &group{done: make(chan struct{}), woken: make(chan struct{})} }
+
+// answer says that all requests have their result.
+func (g *group) answer() {
+	close(g.done)
+	g.rouse()
+}
+
+func (g *group) rouse() { g.wake.Do(func() { close(g.woken) }) }
 
 func (g *group) requests() int { return len(g.appends) + len(g.settles) }
 
@@ -36,6 +51,7 @@ type groups struct {
 
 	mu     sync.Mutex
 	line   []*group
+	front  *group // whose commit began last
 	closed bool
 }
 
@@ -48,7 +64,8 @@ func (l *groups) joinAlone(e *edit) (*group, error) {
 		l.mu.Unlock()
 		return nil, ErrClosed
 	}
-	g := &group{edit: e, done: make(chan struct{})}
+	g := newGroup()
+	g.edit = e
 	l.line = append(l.line, g)
 	l.mu.Unlock()
 	l.signal()
@@ -74,7 +91,7 @@ func (l *groups) join(a *appendRequest, s *settleRequest, bytes int) (*group, er
 		g = l.line[n-1]
 	}
 	if g == nil || g.edit != nil || g.bytes+bytes > maxGroupBytes || g.requests() >= maxGroupRequests {
-		g = &group{done: make(chan struct{})}
+		g = newGroup()
 		l.line = append(l.line, g)
 	}
 	g.bytes += bytes
@@ -110,7 +127,20 @@ func (l *groups) take() *group {
 	l.line[0] = nil
 	l.line = l.line[1:]
 	g.begun = true
+	l.front = g
 	return g
+}
+
+// alarm has all who wait look around.
+func (l *groups) alarm() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.front != nil {
+		l.front.rouse()
+	}
+	for _, g := range l.line {
+		g.rouse()
+	}
 }
 
 // waiting is how many requests are in the group at the front.
@@ -142,7 +172,7 @@ func (l *groups) close() {
 		if g.edit != nil {
 			g.edit.err = ErrClosed
 		}
-		close(g.done)
+		g.answer()
 	}
 }
 
