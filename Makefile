@@ -117,7 +117,7 @@ bench: ## measure the parts and the process line, for benchstat (BENCH=regexp CO
 # "-rounds 2 -duration 2s -write ''"; go run ./bench -help lists them.
 LOADBENCH = go run ./bench -bin bin -write docs/benchmarks.md $(BENCHFLAGS)
 .PHONY: bench-load
-bench-load: build ## measure accept → file and accept → webhook beside references (6 min)
+bench-load: build ## measure accept → file and accept → webhook beside references (8 min)
 	$(LOADBENCH) load
 
 .PHONY: bench-backlog

@@ -13,13 +13,14 @@ import (
 const (
 	bareHandler     = "bare handler"
 	acceptToFile    = "accept → file"
-	reverseProxy    = "reverse proxy"
+	reverseProxy    = "reverse proxy"       // as Go's library has it
+	tunedProxy      = "tuned reverse proxy" // that keeps its connections
 	acceptToWebhook = "accept → webhook"
 )
 
 // contestants in the order of the page.
 func contestants() []string {
-	return []string{bareHandler, acceptToFile, reverseProxy, acceptToWebhook}
+	return []string{bareHandler, acceptToFile, reverseProxy, tunedProxy, acceptToWebhook}
 }
 
 // loadOptions of the scenario.
@@ -91,7 +92,7 @@ func build(ctx context.Context, o loadOptions, name, dir string) (*stand, error)
 	s := &stand{stop: func() error { return nil }}
 	settings := setup{bin: o.bin, dir: dir, grace: 10 * time.Second}
 	var receiver *receiverProcess
-	if name == reverseProxy || name == acceptToWebhook {
+	if name == reverseProxy || name == tunedProxy || name == acceptToWebhook {
 		var err error
 		if receiver, err = startReceiver(ctx, receiverOrder{Answers: answersAtOnce}, dir); err != nil {
 			return nil, err
@@ -102,10 +103,13 @@ func build(ctx context.Context, o loadOptions, name, dir string) (*stand, error)
 	switch name {
 	case acceptToWebhook:
 		settings.sinks = []sinkBlock{{kind: "webhook", name: "out", settings: fmt.Sprintf("url = \"http://%s/\"", receiver.address)}}
-	case bareHandler, reverseProxy:
+	case bareHandler, reverseProxy, tunedProxy:
 		role, argument := roleBare, ""
 		if receiver != nil {
 			role, argument = roleProxy, receiver.address
+		}
+		if name == tunedProxy {
+			role = roleTunedProxy
 		}
 		p, err := startRole(ctx, role, argument)
 		if err != nil {

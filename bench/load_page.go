@@ -54,6 +54,7 @@ func (r *loadResult) aims() []aim {
 		}{
 			{acceptToFile, bareHandler, fileAim, fileLeast},
 			{acceptToWebhook, reverseProxy, webhookAim, webhookLeast},
+			{acceptToWebhook, tunedProxy, webhookAim, webhookLeast},
 		} {
 			if ratios := r.ratios(connections, c.contestant, c.reference); len(ratios) > 0 {
 				s := spreadOf(ratios)
@@ -67,10 +68,12 @@ func (r *loadResult) aims() []aim {
 					fmt.Sprintf("the same by the processor time of a callback, %d connections", connections), spreadOf(ratios), "–", "–",
 				})
 			}
-			if all := r.outcomes[connections][c.contestant]; len(all) > 0 {
+		}
+		for _, contestant := range []string{acceptToFile, acceptToWebhook} {
+			if all := r.outcomes[connections][contestant]; len(all) > 0 {
 				s := spreadOf(figures(all, func(o *outcome) float64 { return milliseconds(o.Latency.quantile(.99)) }))
 				out = append(out, aim{
-					fmt.Sprintf("%s, p99 of the answers in ms, %d connections", c.contestant, connections), s,
+					fmt.Sprintf("%s, p99 of the answers in ms, %d connections", contestant, connections), s,
 					fmt.Sprintf("< %g", milliseconds(longestAnswer)), judge(-s.median, -milliseconds(longestAnswer), -milliseconds(longestAnswer)),
 				})
 			}

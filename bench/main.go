@@ -4,7 +4,7 @@
 // only, bounded in time, and every callback that was answered with success is
 // accounted for: a loss is an error.
 //
-//	bench [flags] load       accept → file and accept → webhook, beside a bare handler and a reverse proxy
+//	bench [flags] load       accept → file and accept → webhook, beside a bare handler and reverse proxies
 //	bench [flags] backlog    a sink that is down, until so many deliveries are pending; then a restart
 //	bench [flags] soak       a long load at half of the highest rate
 //	bench [flags] isolation  a healthy sink beside one that is not

@@ -36,6 +36,7 @@ func samples() map[string]string {
 			bareHandler:     {some("generator", bareHandler)},
 			acceptToFile:    {some("generator", "callbackd", "callbackd-sink-file")},
 			reverseProxy:    {some("generator", reverseProxy, "receiver")},
+			tunedProxy:      {some("generator", tunedProxy, "receiver")},
 			acceptToWebhook: {some("generator", "callbackd", "callbackd-sink-webhook", "receiver")},
 		}
 	}
@@ -181,7 +182,7 @@ func TestRatiosAndAims(t *testing.T) {
 	for _, a := range r.aims() {
 		got = append(got, a.found.show(2)+" "+a.want+" "+a.fit)
 	}
-	want := "0.51 (0.40–0.60) ≥ 0.5 reached\n1.25 – –\n0.00 < 25 reached\n1.70 (1.50–1.90) ≥ 2 not quite\n0.50 – –\n0.00 < 25 reached"
+	want := "0.51 (0.40–0.60) ≥ 0.5 reached\n1.25 – –\n1.70 (1.50–1.90) ≥ 2 not quite\n0.50 – –\n0.00 < 25 reached\n0.00 < 25 reached"
 	if strings.Join(got, "\n") != want {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), want)
 	}

@@ -47,9 +47,21 @@ type bufferPool struct{ sync.Pool }
 func (p *bufferPool) Get() []byte  { return *p.Pool.Get().(*[]byte) }
 func (p *bufferPool) Put(b []byte) { p.Pool.Put(&b) }
 
-// serveProxy is the reference for relaying: the reverse proxy of Go's library in
-// front of a receiver, with as many idle connections kept as it can use.
+// serveProxy is the reference for relaying: the reverse proxy of Go's library as it
+// comes. Its transport keeps two idle connections to a receiver.
 func serveProxy(ln net.Listener, receiver string) error {
+	to, err := url.Parse("http://" + receiver)
+	if err != nil {
+		return fmt.Errorf("receiver: %w", err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	proxy.ErrorLog = log.New(io.Discard, "", 0)
+	return (&http.Server{ReadTimeout: time.Minute, Handler: proxy}).Serve(ln)
+}
+
+// serveTunedProxy is the same proxy with what makes it faster: as many idle
+// connections kept as it can use, and buffers used again.
+func serveTunedProxy(ln net.Listener, receiver string) error {
 	to, err := url.Parse("http://" + receiver)
 	if err != nil {
 		return fmt.Errorf("receiver: %w", err)
@@ -60,6 +72,5 @@ func serveProxy(ln net.Listener, receiver string) error {
 		BufferPool: &bufferPool{sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}},
 		ErrorLog:   log.New(io.Discard, "", 0),
 	}
-	server := &http.Server{ReadTimeout: time.Minute, Handler: proxy}
-	return server.Serve(ln)
+	return (&http.Server{ReadTimeout: time.Minute, Handler: proxy}).Serve(ln)
 }

@@ -17,10 +17,11 @@ import (
 // Roles: the program runs itself again for each process of a load, so that what
 // each costs is known.
 const (
-	roleGenerator = "role:generator"
-	roleReceiver  = "role:receiver"
-	roleBare      = "role:bare"
-	roleProxy     = "role:proxy"
+	roleGenerator  = "role:generator"
+	roleReceiver   = "role:receiver"
+	roleBare       = "role:bare"
+	roleProxy      = "role:proxy"
+	roleTunedProxy = "role:tuned-proxy"
 )
 
 // play plays a role until standard input ends: so none outlives the one that
@@ -73,7 +74,7 @@ func play(role, argument string) error {
 			failed <- in.Err()
 		}()
 		return <-failed
-	case roleBare, roleProxy:
+	case roleBare, roleProxy, roleTunedProxy:
 		ln, err := listenLoopback(ctx)
 		if err != nil {
 			return err
@@ -83,10 +84,13 @@ func play(role, argument string) error {
 			_, _ = io.Copy(io.Discard, os.Stdin)
 			os.Exit(0)
 		}()
-		if role == roleBare {
+		switch role {
+		case roleBare:
 			return serveBare(ln)
+		case roleProxy:
+			return serveProxy(ln, argument)
 		}
-		return serveProxy(ln, argument)
+		return serveTunedProxy(ln, argument)
 	}
 	return fmt.Errorf("there is no role %q", role)
 }
