@@ -103,5 +103,8 @@ func (q *Embedded) Notes(ctx context.Context) (map[string][]byte, error) {
 		}
 		return it.Error()
 	})
-	return notes, err
+	if err != nil {
+		return nil, err
+	}
+	return notes, nil
 }

@@ -17,20 +17,31 @@ const (
 )
 
 // reading runs f, which reads from the store. An error of the store, or a record
-// that cannot be read, fails the queue.
+// that cannot be read, fails the queue. Where the queue fails otherwise meanwhile, it
+// does not wait for f: a goroutine of Pebble that met the failure goes no further, and
+// what it has locked stays locked. So after an error nobody may use what f sets, and
+// f must not change what others use once the queue has failed.
 func (q *Embedded) reading(f func() error) error {
 	if !q.readers.enter() {
 		return ErrClosed
 	}
-	defer q.readers.leave()
-	if err := q.health.guard(f); err != nil {
+	done := make(chan error, 1)
+	go func() {
+		defer q.readers.leave()
+		done <- q.health.guard(f)
+	}()
+	select {
+	case err := <-done:
+		if err == nil {
+			return nil
+		}
 		if failed := q.health.error(); failed != nil {
 			return failed
 		}
 		q.health.fail(fmt.Errorf("queue %s: %w", q.options.Dir, err))
-		return q.health.error()
+	case <-q.health.failed:
 	}
-	return nil
+	return q.health.error()
 }
 
 // refill reads what comes next for s. The caller has set s.reading.
@@ -65,8 +76,11 @@ func (q *Embedded) refillFresh(s *sink) error {
 		return err
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := q.health.error(); err != nil {
+		return err // nobody waits for it, see reading: s.reading is not about it any more
+	}
 	s.tookFresh(p.deliveries, from, p.next, p.since)
-	s.mu.Unlock()
 	return nil
 }
 
@@ -104,8 +118,11 @@ func (q *Embedded) refillDelayed(s *sink, ceiling func() position) error {
 		return err
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := q.health.error(); err != nil {
+		return err // as in refillFresh
+	}
 	s.tookDelayed(ds, moves, earlier(next, ceiling()))
-	s.mu.Unlock()
 	return nil
 }
 

@@ -304,10 +304,13 @@ func (q *Embedded) DeadLetter(ctx context.Context, id string) (DeadLetter, error
 		}
 		return it.Error()
 	})
-	if err == nil && letter.ID == "" {
-		err = unknown
+	switch {
+	case err != nil:
+		return DeadLetter{}, err
+	case letter.ID == "":
+		return DeadLetter{}, unknown
 	}
-	return letter, err
+	return letter, nil
 }
 
 func decodeDeadEvent(b []byte) (sink uint32, at int64, err error) {
