@@ -141,6 +141,11 @@ SEED ?=
 crash: ## kill the daemon and its sinks under load for FOR (default 1h; SEED=n)
 	CALLBACKD_CRASH_FOR=$(FOR) CALLBACKD_SEED=$(SEED) go test $(RACE) ./e2e -run '^TestCrashes$$' -count=1 -v -timeout 0
 
+.PHONY: thorough
+thorough: ## what make test does little of: faults of disks, damage, kills, 1,000 reloads (1 h)
+	CALLBACKD_DISK_FAULTS=1 go test $(RACE) ./core/queue -count=1 -v -timeout 0 -rapid.checks=1000
+	CALLBACKD_KILLS=100 CALLBACKD_RELOADS=1000 go test $(RACE) ./e2e -run '^(TestNothingOutlivesAKilledDaemon|TestReloads)$$' -count=1 -v -timeout 0
+
 FUZZTIME ?= 10s
 .PHONY: fuzz
 fuzz: ## run every fuzz test for FUZZTIME (default 10s) each

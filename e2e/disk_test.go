@@ -253,6 +253,7 @@ func (s *filler) delivered(t *testing.T, d *daemon, out *receiver) {
 // killed while it is full and started again. Callers get 503 and Retry-After,
 // nothing that was answered is lost, and all goes on by itself.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	disk, ok := smallDisk(t, "64m")
 	if !ok {
 		return
@@ -303,7 +304,7 @@ func TestFullDisk(t *testing.T) {
 	accepted()
 
 	t.Log("by a stranger, to the last byte, again and again")
-	for range 3 {
+	for range 2 {
 		out.answers(http.StatusServiceUnavailable)
 		before, _ := s.counts()
 		eventually(t, "there is something to do", func() bool { n, _ := s.counts(); return n > before+500 })
@@ -341,6 +342,7 @@ func (d *daemon) ends(t *testing.T, code int) {
 
 // A reserve that the disk cannot meet is told at the start, not at each callback.
 func TestReserveLargerThanTheDisk(t *testing.T) {
+	t.Parallel()
 	disk, ok := smallDisk(t, "64m")
 	if !ok {
 		return
@@ -357,6 +359,7 @@ func TestReserveLargerThanTheDisk(t *testing.T) {
 // A daemon that was killed on a disk without a free byte either works, or says what
 // to do and has all of it when there is room.
 func TestStartOnADiskWithoutAByte(t *testing.T) {
+	t.Parallel()
 	disk, ok := smallDisk(t, "64m")
 	if !ok {
 		return
@@ -388,6 +391,7 @@ func TestStartOnADiskWithoutAByte(t *testing.T) {
 // it is that fails. Nothing that was answered is lost. The failure is real: the
 // kernel refuses to write beyond a length.
 func TestFailingDisk(t *testing.T) {
+	t.Parallel()
 	out := receive(t, "")
 	out.answers(http.StatusServiceUnavailable)
 	dir := t.TempDir()
@@ -430,6 +434,7 @@ func TestFailingDisk(t *testing.T) {
 
 // A daemon on the queue of another one ends at once, and harms nothing.
 func TestSecondDaemonOnAQueue(t *testing.T) {
+	t.Parallel()
 	out := receive(t, "")
 	disk := t.TempDir()
 	first := start(t, t.TempDir(), diskConfig(disk, out.url, ""))
@@ -472,6 +477,7 @@ func (s *filler) lastKept(t *testing.T, queue string) (log string, at int) {
 // What docs/operations.md says to do about a damaged store: the daemon ends and says
 // so, the salvage brings back what the damage did not hit, and the daemon goes on.
 func TestDamagedStoreIsSalvaged(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		manifest bool // not the log
 		damage   func(b []byte, last int) []byte
@@ -490,6 +496,7 @@ func TestDamagedStoreIsSalvaged(t *testing.T) {
 		}, 9},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			out := receive(t, "")
 			out.answers(http.StatusServiceUnavailable)
 			dir, disk := t.TempDir(), t.TempDir()
@@ -546,7 +553,7 @@ func TestDamagedStoreIsSalvaged(t *testing.T) {
 
 // A stop while the disk has no room ends within its time, and loses nothing.
 func TestStopOnADiskWithoutAByte(t *testing.T) {
-	t.Parallel() // it waits for most of its time
+	t.Parallel()
 	disk, ok := smallDisk(t, "64m")
 	if !ok {
 		return

@@ -12,6 +12,7 @@ import (
 // a whole. A sink that is down is left alone, and gets what waited when it works; one
 // with a rate limit gets no more than that.
 func TestBreakerAndRateLimit(t *testing.T) {
+	t.Parallel()
 	down := freePort(t)
 	slow := receive(t, "")
 	d := start(t, t.TempDir(), fmt.Sprintf(`

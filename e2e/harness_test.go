@@ -40,30 +40,40 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	programs = dir
-	args := []string{"build"}
-	if raceEnabled {
-		args = append(args, "-race") // the daemon and the sinks are tested for races too
-	}
-	for name, pkg := range map[string]string{
-		"callbackd": "./cmd/callbackd", "callbackd-sink-file": "./sinks/file", "callbackd-sink-slack": "./sinks/slack",
-		"callbackd-sink-webhook": "./sinks/webhook", "callbackd-sink-fault": "./plugins/sinktest/faultsink/callbackd-sink-fault",
-	} {
-		with := args
-		if name == "callbackd-sink-fault" {
-			// It is there to do harm, not to be tested; and the race detector needs more
-			// memory than a plugin is allowed.
-			with = args[:1]
-		}
-		cmd := exec.Command("go", append(with[:len(with):len(with)], "-o", filepath.Join(dir, name), pkg)...)
-		cmd.Dir = ".."
-		if out, err := cmd.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", name, err, out)
-			os.Exit(1)
-		}
+	if err := build(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 	code := m.Run()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// build builds the programs into dir.
+func build(dir string) error {
+	// The daemon and the sinks are tested for races too. The fault sink is there to do
+	// harm, not to be tested; and the race detector needs more memory than a plugin is
+	// allowed.
+	var race []string
+	if raceEnabled {
+		race = []string{"-race"}
+	}
+	for _, args := range [][]string{
+		append(race, "-o", dir+"/", "./cmd/callbackd", "./sinks/file", "./sinks/slack", "./sinks/webhook"),
+		{"-o", dir + "/", "./plugins/sinktest/faultsink/callbackd-sink-fault"},
+	} {
+		cmd := exec.Command("go", append([]string{"build"}, args...)...)
+		cmd.Dir = ".."
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("go build %v: %w\n%s", args, err, out)
+		}
+	}
+	for _, sink := range []string{"file", "slack", "webhook"} {
+		if err := os.Rename(filepath.Join(dir, sink), filepath.Join(dir, "callbackd-sink-"+sink)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // patience bounds every wait of these tests.

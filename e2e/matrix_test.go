@@ -487,7 +487,7 @@ func (tr *trial) look(t *testing.T) {
 	tr.restarted = tr.restarts()
 	for _, s := range tr.fault.signs {
 		// On a slow machine some take a while.
-		for deadline := time.Now().Add(10 * time.Second); s(tr) != "" && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(patience / 2); s(tr) != "" && time.Now().Before(deadline); {
 			time.Sleep(50 * time.Millisecond)
 		}
 		tr.missing = append(tr.missing, s(tr))

@@ -11,12 +11,14 @@ import (
 )
 
 const (
-	defaultKills = 50
+	// defaultKills is enough for each of the ways in which a plugin notices, under load
+	// and in the midst of a start.
+	defaultKills = 15
 	// soon is how long what belonged to a killed daemon may live on.
 	soon = 2 * time.Second
 )
 
-// kills is how often the daemon is killed: CALLBACKD_KILLS, or 50.
+// kills is how often the daemon is killed: CALLBACKD_KILLS, or 15.
 func kills(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("CALLBACKD_KILLS")

@@ -105,7 +105,7 @@ sink "fault" "x" {
 // TestReloads reloads again and again under load, half of the times something that
 // is wrong. CALLBACKD_RELOADS says how often.
 func TestReloads(t *testing.T) {
-	times := 40
+	times := 20
 	if n, err := strconv.Atoi(os.Getenv("CALLBACKD_RELOADS")); err == nil {
 		times = n
 	}

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	}
 	// There are three models, which share most of their steps; the command line may
 	// ask for more.
-	if err := flag.Set("rapid.checks", "60"); err != nil {
+	if err := flag.Set("rapid.checks", "40"); err != nil {
 		panic(err)
 	}
 	os.Exit(m.Run())
