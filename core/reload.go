@@ -43,13 +43,17 @@ func (d *Daemon) Reload(ctx context.Context) (admin.Reload, error) {
 		d.loaded.failed()
 		var wrong config.Diagnostics
 		if errors.As(err, &wrong) {
-			d.logger.Error("the configuration was not reloaded: it is wrong, nothing was changed", "problems", len(wrong), "first", wrong[0].String())
+			mistakes := wrong.Errors()
+			d.logger.Error("the configuration was not reloaded: it is wrong, nothing was changed", "problems", len(mistakes), "first", mistakes[0].String())
 		} else {
 			d.logger.Error("the configuration was not reloaded, nothing was changed", "error", err)
 		}
 		return out, err
 	}
 	d.loaded.succeeded(time.Now())
+	for _, w := range out.Warnings {
+		d.logger.Warn("the reloaded configuration has a warning", "warning", w.String())
+	}
 	d.logger.Info("the configuration was reloaded", "duration", time.Since(began),
 		"started", out.Started, "restarted", out.Restarted, "removed", out.Removed, "kept", out.Kept)
 	return out, nil
@@ -95,7 +99,7 @@ func (d *Daemon) reload(outside context.Context) (admin.Reload, error) {
 	d.use(before, next)
 	c.settle(r.work)
 	d.mask.set(cfg)
-	return c.report(warnings), nil
+	return c.report(append(warnings, leftBehind(before.cfg, next.cfg, d.queue.Stats())...)), nil
 }
 
 // use lets a setup take effect, for what comes in from now on. Nothing of it can

@@ -137,14 +137,18 @@ func (c *adminClient) base(cmd *cobra.Command) (*url.URL, error) {
 		if err != nil {
 			return nil, err
 		}
-		if diagnostics.HasErrors() {
+		if cfg == nil {
 			tell(cmd, diagnostics)
-			return nil, errors.New("the admin address is not known, because the configuration has mistakes: give it with --admin URL")
+			return nil, errors.New("the admin address is not known, because the configuration cannot be read: give it with --admin URL, such as http://127.0.0.1:8081")
 		}
 		if cfg.Admin.WebConfigFile != "" {
 			return nil, fmt.Errorf("the admin address has TLS or a password of its own (web_config_file): give its URL with --admin or %s", adminURLEnv)
 		}
 		text = "http://" + reachable(cfg.Admin.Address)
+		if diagnostics.HasErrors() {
+			// The daemon runs, and people need it most while they mend its configuration.
+			_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "callbackd: the configuration has mistakes, which \"callbackd validate\" shows; asking the daemon at %s all the same\n", text)
+		}
 	}
 	base, err := url.Parse(text)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {

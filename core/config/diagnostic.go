@@ -73,6 +73,11 @@ func (d Diagnostics) HasErrors() bool {
 	return slices.ContainsFunc(d, func(x Diagnostic) bool { return x.Severity == SeverityError })
 }
 
+// Errors returns those that are errors.
+func (d Diagnostics) Errors() Diagnostics {
+	return slices.DeleteFunc(slices.Clone(d), func(x Diagnostic) bool { return x.Severity != SeverityError })
+}
+
 // Error makes Diagnostics usable as an error: the text of WriteText, without
 // color.
 func (d Diagnostics) Error() string {
