@@ -64,9 +64,11 @@ func (c *committer) refuses(r *appendRequest, now time.Time) error {
 			continue
 		}
 		if c.over(s, bounds, r)+before[s] > 0 {
-			c.room.backlogFull(s.name, "refuse", bounds.MaxBacklog, now)
+			c.room.backlogFull(s.name, RefuseNew.String(), bounds.MaxBacklog, now)
+			c.room.refused.note(refusedBy{NoRoomBacklog, s.name}, r.backlog()+before[s], now)
 			return fmt.Errorf("%w: %s", ErrFull, overflow(s.name, bounds.MaxBacklog))
 		}
+		c.room.refused.accepted(refusedBy{NoRoomBacklog, s.name}, now)
 		if before == nil {
 			before = make(map[*sink]int64)
 		}
@@ -139,10 +141,10 @@ func (c *committer) keepDelivery(b *pebble.Batch, r *appendRequest, i int, seq u
 	bounds := s.bounds.Load() // they may be others in a moment
 	if over := c.over(s, bounds, r); over > 0 {
 		if bounds.WhenFull != DropOldest {
-			c.room.backlogFull(s.name, "dead_letter", bounds.MaxBacklog, now)
+			c.room.backlogFull(s.name, BuryNew.String(), bounds.MaxBacklog, now)
 			return true, c.deadFromStart(b, s, ch, d, event.Death{Reason: event.ReasonOverflow, Error: overflow(s.name, bounds.MaxBacklog)}, now)
 		}
-		c.room.backlogFull(s.name, "drop_oldest", bounds.MaxBacklog, now)
+		c.room.backlogFull(s.name, DropOldest.String(), bounds.MaxBacklog, now)
 		ok, err := c.dropFor(b, s, ch, r.backlog(), over, now)
 		if err != nil {
 			return false, err

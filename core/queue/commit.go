@@ -60,7 +60,7 @@ func newCommitter(q *Embedded) *committer {
 		q:       q,
 		changed: make(map[*sink]*changes),
 		left:    make(map[uint64]int),
-		room:    room{options: q.options, limits: &q.limits, health: q.health, reclaim: &reclaimer{q: q}},
+		room:    room{options: q.options, limits: &q.limits, health: q.health, reclaim: &reclaimer{q: q}, refused: &q.refusals},
 		onces:   make(map[[onceHashLen]byte]ulid.ULID),
 		rows:    make(map[rowKey]chainRecord),
 

@@ -34,9 +34,10 @@ type Embedded struct {
 	mu    sync.RWMutex
 	sinks map[string]*sink
 
-	limits atomic.Pointer[roomLimits]
-	bytes  atomic.Int64
-	tokens atomic.Uint64
+	limits   atomic.Pointer[roomLimits]
+	refusals refusals
+	bytes    atomic.Int64
+	tokens   atomic.Uint64
 }
 
 var _ Queue = (*Embedded)(nil)
@@ -348,6 +349,7 @@ func (q *Embedded) Stats() Stats {
 		Sinks:      make(map[string]SinkStats),
 	}
 	now := time.Now()
+	st.NoRoom = q.noRoom(now)
 	for name, s := range q.allSinks() {
 		s.mu.Lock()
 		sst := s.stats(now)

@@ -260,6 +260,8 @@ type Stats struct {
 	// Bytes that the queue counts against LimitBytes: events that have a
 	// delivery or a dead letter left, with their keys.
 	Bytes, LimitBytes int64
+	// NoRoom is why events are refused at present; empty: they are not.
+	NoRoom []NoRoom
 	// Sinks by name: those that are configured and those that something is kept
 	// for.
 	Sinks map[string]SinkStats
@@ -278,7 +280,17 @@ type SinkStats struct {
 	// Bytes of what is kept for pending, leased and delayed ones, with the events
 	// that they refer to; MaxBacklog bounds it, 0: nothing does.
 	Bytes, MaxBacklog int64
-	// DeadBytes is the same for dead letters.
+	// WhenFull says what becomes of what there is no room for.
+	WhenFull WhenFull
+	// BlockedKeys is how many order keys are held up by a delivery that is to be
+	// tried again, or that waited for such a one. Behind is how many deliveries
+	// wait for their turn there; of those that are on disk only, it counts those
+	// that were put aside.
+	BlockedKeys, Behind int64
+	// NextDue is when the first of those comes that are in memory and to be tried
+	// again later. Zero: there is none.
+	NextDue time.Time
+	// DeadBytes is what Bytes is, for dead letters.
 	DeadBytes int64
 	// Configured is false for a sink that is not in the configuration: its
 	// deliveries wait for it to come back, or to be discarded.

@@ -30,6 +30,7 @@ type room struct {
 	limits  *atomic.Pointer[roomLimits]
 	health  *health
 	reclaim *reclaimer
+	refused *refusals
 
 	diskAsked time.Time
 	// headroom is how many bytes above the reserve were free then, accepted what
@@ -49,8 +50,10 @@ func (r *room) check(holds, more int64, now time.Time) error {
 			r.fullLogged = now
 			r.options.Logger.Error("queue is full, refusing callbacks", "dir", r.options.Dir, "limit_bytes", limit)
 		}
+		r.refused.note(refusedBy{cause: NoRoomQueue}, more, now)
 		return fmt.Errorf("%w: it holds %d of %d bytes", ErrFull, holds, limit)
 	}
+	r.refused.accepted(refusedBy{cause: NoRoomQueue}, now)
 	r.accepted += more
 	if now.Sub(r.diskAsked) >= diskEvery || (!r.diskLow && !r.diskUnknown && r.accepted > r.headroom/headroomParts) {
 		r.diskAsked, r.accepted = now, more
@@ -63,8 +66,10 @@ func (r *room) check(holds, more int64, now time.Time) error {
 		}
 	}
 	if r.diskLow {
+		r.refused.note(refusedBy{cause: NoRoomReserve}, more, now)
 		return fmt.Errorf("%w: its disk has less than %d bytes left", ErrFull, r.limits.Load().reserveBytes)
 	}
+	r.refused.accepted(refusedBy{cause: NoRoomReserve}, now)
 	return nil
 }
 
@@ -87,7 +92,7 @@ func (r *room) askDisk() {
 	}
 	r.diskUnknown = false
 	r.headroom = int64(min(usage.AvailBytes, math.MaxInt64)) - r.limits.Load().reserveBytes
-	low := r.headroom < 0 || (r.diskLow && !r.enough(usage.AvailBytes))
+	low := r.headroom < 0 || (r.diskLow && !r.limits.Load().enough(usage.AvailBytes))
 	if low == r.diskLow {
 		return
 	}
@@ -100,15 +105,17 @@ func (r *room) askDisk() {
 }
 
 // hasRoom is enough for now. Anybody may call it.
-func (r *room) hasRoom() bool {
-	usage, err := r.options.fs.GetDiskUsage(r.options.Dir)
-	return err != nil || r.enough(usage.AvailBytes)
+func (r *room) hasRoom() bool { return hasRoom(r.options, r.limits.Load()) }
+
+func hasRoom(o Options, limits *roomLimits) bool {
+	usage, err := o.fs.GetDiskUsage(o.Dir)
+	return err != nil || limits.enough(usage.AvailBytes)
 }
 
 // enough tells whether so many free bytes end a shortage: some more than the
 // reserve, or it would begin again at once.
-func (r *room) enough(free uint64) bool {
-	reserve := uint64(r.limits.Load().reserveBytes)
+func (l *roomLimits) enough(free uint64) bool {
+	reserve := uint64(l.reserveBytes)
 	return free >= reserve+reserve/againParts
 }
 

@@ -30,6 +30,7 @@ type shortage struct {
 
 	mu     sync.Mutex
 	count  int         // of what makes it last
+	since  time.Time   // when it began
 	table  *time.Timer // the end of one that a table has met; nil: none has
 	logged time.Time
 }
@@ -56,6 +57,16 @@ func (s *shortage) error() error {
 }
 
 var errNoSpace = fmt.Errorf("%w: its disk is full", ErrFull)
+
+// lasting is since when it lasts; zero: it does not.
+func (s *shortage) lasting() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.count == 0 {
+		return time.Time{}
+	}
+	return s.since
+}
 
 // begin is closed when a shortage begins, or lasts.
 func (s *shortage) begin() <-chan struct{} { return *s.began.Load() }
@@ -97,7 +108,9 @@ func (s *shortage) more(what string) {
 		return
 	}
 	close(*s.began.Load())
-	if now := time.Now(); now.Sub(s.logged) >= time.Minute {
+	now := time.Now()
+	s.since = now
+	if now.Sub(s.logged) >= time.Minute {
 		s.logged = now
 		s.log.Error("the disk is full: writes wait for room, callbacks are refused", "file", what)
 	}

@@ -568,15 +568,26 @@ func (s *sink) stats(now time.Time) SinkStats {
 		Dead: s.counts.dead, Bytes: s.counts.bytes, DeadBytes: s.counts.deadBytes, Delivered: s.counts.delivered,
 	}
 	if bounds := s.bounds.Load(); bounds != nil {
-		st.Configured, st.MaxBacklog = true, bounds.MaxBacklog
+		st.Configured, st.MaxBacklog, st.WhenFull = true, bounds.MaxBacklog, bounds.WhenFull
 	}
 	waitingFresh := s.counts.fresh - int64(s.takenFresh.Len())
 	st.Pending = int64(s.suspects.Len())
 	waitingDelayed := s.counts.delayed - int64(s.takenDelayed.Len()) - st.Pending
 	for _, d := range s.delayed.items {
-		if d.pos.at <= now.UnixNano() {
+		switch due := time.Unix(0, d.pos.at); {
+		case !due.After(now):
 			st.Pending++
 			waitingDelayed--
+		case st.NextDue.IsZero() || due.Before(st.NextDue):
+			st.NextDue = due
+		}
+	}
+	if st.BlockedKeys = s.counts.chains; st.BlockedKeys > 0 {
+		st.Behind = s.counts.parked
+		for _, c := range s.chains {
+			if c.blocked {
+				st.Behind += int64(c.inWindow + len(c.behind))
+			}
 		}
 	}
 	st.Pending += waitingFresh + int64(s.returned.Len())

@@ -190,7 +190,8 @@ func (f *fixture) stats(sink string) queue.SinkStats {
 func (f *fixture) wantStats(sink string, want queue.SinkStats) {
 	f.Helper()
 	got := f.stats(sink)
-	got.OldestPending = want.OldestPending
+	got.OldestPending, got.NextDue, got.WhenFull = want.OldestPending, want.NextDue, want.WhenFull
+	got.BlockedKeys, got.Behind = want.BlockedKeys, want.Behind
 	if got != want {
 		f.Fatalf("stats of %s: %+v, want %+v", sink, got, want)
 	}
