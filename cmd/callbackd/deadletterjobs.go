@@ -176,9 +176,11 @@ func followJob(cmd *cobra.Command, client *adminClient, job redrive.Job, asJSON 
 	show := newJobProgress(cmd)
 	tick := time.NewTicker(askJobEvery)
 	defer tick.Stop()
-	seen := time.Now()
+	seen, told := time.Now(), false
 	for !job.State.Ended() {
-		show.tell(&job)
+		if !told {
+			show.tell(&job)
+		}
 		select {
 		case <-cmd.Context().Done():
 		case <-tick.C:
@@ -191,10 +193,13 @@ func followJob(cmd *cobra.Command, client *adminClient, job redrive.Job, asJSON 
 			cmd.PrintErrf("Interrupted. The job goes on: see callbackd deadletter jobs %s, which can also --wait for it or --cancel it.\n", job.ID)
 			return errSaid
 		case err == nil:
-			job, seen = now, time.Now()
+			job, seen, told = now, time.Now(), false
 		case time.Since(seen) > missJob || errors.Is(err, context.Canceled):
 			show.end()
-			return fmt.Errorf("job %s cannot be seen any more: %w", job.ID, err)
+			return fmt.Errorf("job %s cannot be seen any more: %w; it goes on when the daemon does: callbackd deadletter jobs %s --wait", job.ID, err, job.ID)
+		default:
+			show.say(fmt.Sprintf("job %s: the daemon does not answer, waiting for it", job.ID), "no answer")
+			told = true
 		}
 	}
 	show.end()
@@ -227,6 +232,12 @@ func (p *jobProgress) tell(j *redrive.Job) {
 		state = oneLine("waiting for " + j.WaitsFor)
 		text = fmt.Sprintf("job %s: %d of about %d %s, %s", j.ID, j.Done, j.TotalEstimate, past(j.Kind), state)
 	}
+	p.say(text, state)
+}
+
+// say shows a text: on a terminal at once, elsewhere when the state has changed, or
+// after some time.
+func (p *jobProgress) say(text, state string) {
 	switch {
 	case p.terminal:
 		p.cmd.PrintErrf("\r%-*s", p.width, text)

@@ -47,7 +47,7 @@ changed. Exit code 0: it is in order.`,
 				return err
 			}
 			text := unreadableText(found.Unreadable) + fmt.Sprintf("%s and %s were read: %s.\n", plural(int64(found.Tables), "table"),
-				plural(int64(found.Logs), "log"), verdict(found))
+				plural(int64(found.Logs), "log"), verdict(found, args[0]))
 			if asJSON {
 				if text, err = indentJSON(found); err != nil {
 					return err
@@ -66,9 +66,9 @@ changed. Exit code 0: it is in order.`,
 	return cmd
 }
 
-func verdict(found queue.Inspection) string {
+func verdict(found queue.Inspection, dir string) string {
 	if len(found.Unreadable) > 0 {
-		return "the store is damaged"
+		return fmt.Sprintf("the store is damaged: make a new queue of what can be read with callbackd queue salvage %s --to NEWDIR", dir)
 	}
 	return "the store is in order"
 }

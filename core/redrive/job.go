@@ -209,7 +209,7 @@ func (r *Request) checkOrphans(stats queue.Stats) error {
 	case r.Filter != only:
 		return refuse(ErrInvalid, "orphans can be chosen by their sink only")
 	case r.Kind == Redrive && r.To == "":
-		return refuse(ErrInvalid, "orphans can be redriven to another sink only: say which one with to. "+
+		return refuse(ErrInvalid, "orphans can be redriven to another sink only: say which one by --to SINK, or to of the request. "+
 			"When their own sink is configured again, they are delivered by themselves")
 	case stats.Sinks[r.Filter.Sink].Configured:
 		return refuse(ErrInvalid, "sink %q is configured: it has no orphans, what waits for it is delivered", r.Filter.Sink)
