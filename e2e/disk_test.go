@@ -253,7 +253,6 @@ func (s *filler) delivered(t *testing.T, d *daemon, out *receiver) {
 // killed while it is full and started again. Callers get 503 and Retry-After,
 // nothing that was answered is lost, and all goes on by itself.
 func TestFullDisk(t *testing.T) {
-	t.Parallel()
 	disk, ok := smallDisk(t, "64m")
 	if !ok {
 		return
