@@ -63,7 +63,7 @@ type sinkRunner struct {
 
 	// shape is how its events are rendered.
 	shape   *atomic.Pointer[shape]
-	problem *atomic.Pointer[string]         // why it is not configured yet
+	problem *atomic.Pointer[problem]        // why it is not configured yet
 	worker  *atomic.Pointer[deliver.Worker] // the latest
 
 	program string // which file its process was started from
@@ -72,6 +72,12 @@ type sinkRunner struct {
 	running, configuring, delivering *task
 	settings                         deliver.Settings
 	next                             *shape // of one that as returned
+}
+
+// problem is what went wrong, and when.
+type problem struct {
+	text string
+	at   time.Time
 }
 
 // shape is how the events of a sink are rendered.
@@ -85,7 +91,7 @@ func (d *Daemon) newRunner(cfg *config.Config, s *config.Sink) *sinkRunner {
 		cfg: cfg, sink: s, queue: d.queue, metrics: d.deliveries.Sink(s.Name), mask: d.mask, logger: d.logger,
 		host:       host.New(hostOptions(cfg, s, d.build.Version, d.mask, d.logger)),
 		configured: make(chan struct{}),
-		shape:      new(atomic.Pointer[shape]), problem: new(atomic.Pointer[string]), worker: new(atomic.Pointer[deliver.Worker]),
+		shape:      new(atomic.Pointer[shape]), problem: new(atomic.Pointer[problem]), worker: new(atomic.Pointer[deliver.Worker]),
 		program: program(s.Plugin.Command),
 	}
 }
@@ -262,7 +268,7 @@ func (d *Daemon) configureSinks(ctx context.Context, background *stage) error {
 // cannotBeConfigured tells people, since trying again cannot mend it. The daemon
 // goes on: the queue keeps what comes.
 func (s *sinkRunner) cannotBeConfigured(err error) {
-	s.problem.Store(new(err.Error()))
+	s.problem.Store(&problem{text: err.Error(), at: time.Now()})
 	s.logger.Error("the sink cannot be configured: correct the configuration and reload it", "sink", s.sink.Name, "error", err)
 }
 
@@ -275,7 +281,7 @@ func (s *sinkRunner) configure(ctx context.Context) error {
 		if err == nil || errors.As(err, &wrong) || ctx.Err() != nil {
 			return err
 		}
-		s.problem.Store(new(err.Error()))
+		s.problem.Store(&problem{text: err.Error(), at: time.Now()})
 		s.logger.Warn("the sink is not configured yet", "sink", s.sink.Name, "error", err, "again_in", pause)
 		timer := time.NewTimer(pause)
 		select {
@@ -408,7 +414,7 @@ func (d *Daemon) notReady() []string {
 		}
 		why := "its plugin has not answered yet"
 		if p := s.problem.Load(); p != nil {
-			why = *p
+			why = p.text
 		} else if last := s.host.State().LastError; last != "" {
 			why = last
 		}

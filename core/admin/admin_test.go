@@ -177,8 +177,11 @@ func TestCollectors(t *testing.T) {
 	reg.MustRegister(
 		admin.NewQueueCollector(func() queue.Stats {
 			return queue.Stats{Bytes: 5, LimitBytes: 10, Sinks: map[string]queue.SinkStats{
-				"audit": {Pending: 1, InFlight: 2, Delayed: 3, Dead: 4, OldestPending: time.Now().Add(-time.Minute)},
-				"idle":  {},
+				"audit": {
+					Pending: 1, InFlight: 2, Delayed: 3, Dead: 4, OldestPending: time.Now().Add(-time.Minute),
+					Bytes: 60, MaxBacklog: 64, BlockedKeys: 2, Behind: 38,
+				},
+				"idle": {},
 			}}
 		}),
 		admin.NewSinkCollector(func() []admin.SinkStatus {
@@ -202,6 +205,21 @@ callbackd_queue_deliveries{sink="audit",state="delayed"} 3
 callbackd_queue_deliveries{sink="idle",state="pending"} 0
 callbackd_queue_deliveries{sink="idle",state="in_flight"} 0
 callbackd_queue_deliveries{sink="idle",state="delayed"} 0
+# HELP callbackd_queue_backlog_bytes Bytes of the deliveries that are not settled, with their events.
+# TYPE callbackd_queue_backlog_bytes gauge
+callbackd_queue_backlog_bytes{sink="audit"} 60
+callbackd_queue_backlog_bytes{sink="idle"} 0
+# HELP callbackd_queue_backlog_limit_bytes Bytes that the deliveries that are not settled may take.
+# TYPE callbackd_queue_backlog_limit_bytes gauge
+callbackd_queue_backlog_limit_bytes{sink="audit"} 64
+# HELP callbackd_queue_order_keys_blocked Order keys that are held up by a delivery that is tried again.
+# TYPE callbackd_queue_order_keys_blocked gauge
+callbackd_queue_order_keys_blocked{sink="audit"} 2
+callbackd_queue_order_keys_blocked{sink="idle"} 0
+# HELP callbackd_queue_order_waiting Deliveries that wait behind one of their order key that is tried again.
+# TYPE callbackd_queue_order_waiting gauge
+callbackd_queue_order_waiting{sink="audit"} 38
+callbackd_queue_order_waiting{sink="idle"} 0
 # HELP callbackd_sink_up Whether the sink's process runs and is configured.
 # TYPE callbackd_sink_up gauge
 callbackd_sink_up{sink="audit"} 1
@@ -231,7 +249,8 @@ callbackd_sink_restarts_total{sink="audit"} 2
 callbackd_sink_restarts_total{sink="idle"} 0
 callbackd_sink_restarts_total{sink="other"} 0
 `
-	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "callbackd_queue_deliveries", "callbackd_sink_up", "callbackd_sink_pinned", "callbackd_sink_restarts_total",
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "callbackd_queue_deliveries", "callbackd_queue_backlog_bytes", "callbackd_queue_backlog_limit_bytes",
+		"callbackd_queue_order_keys_blocked", "callbackd_queue_order_waiting", "callbackd_sink_up", "callbackd_sink_pinned", "callbackd_sink_restarts_total",
 		"callbackd_plugin_file_sink_written_bytes_total", "callbackd_plugin_file_sink_open", "callbackd_plugin_file_sink_took_seconds"); err != nil {
 		t.Error(err)
 	}

@@ -15,6 +15,7 @@ type QueueCollector struct {
 	stats func() queue.Stats
 
 	deliveries, oldest, dead, bytes, limit *prometheus.Desc
+	backlog, maxBacklog, blocked, behind   *prometheus.Desc
 }
 
 // NewQueueCollector returns a collector of stats.
@@ -29,12 +30,16 @@ func NewQueueCollector(stats func() queue.Stats) *QueueCollector {
 		dead:       desc("callbackd_dead_letters_kept", "Dead letters that are kept.", "sink"),
 		bytes:      desc("callbackd_queue_bytes", "Bytes of events that are kept."),
 		limit:      desc("callbackd_queue_limit_bytes", "Bytes of events that may be kept."),
+		backlog:    desc("callbackd_queue_backlog_bytes", "Bytes of the deliveries that are not settled, with their events.", "sink"),
+		maxBacklog: desc("callbackd_queue_backlog_limit_bytes", "Bytes that the deliveries that are not settled may take.", "sink"),
+		blocked:    desc("callbackd_queue_order_keys_blocked", "Order keys that are held up by a delivery that is tried again.", "sink"),
+		behind:     desc("callbackd_queue_order_waiting", "Deliveries that wait behind one of their order key that is tried again.", "sink"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *QueueCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.deliveries, c.oldest, c.dead, c.bytes, c.limit} {
+	for _, d := range []*prometheus.Desc{c.deliveries, c.oldest, c.dead, c.bytes, c.limit, c.backlog, c.maxBacklog, c.blocked, c.behind} {
 		out <- d
 	}
 }
@@ -52,6 +57,12 @@ func (c *QueueCollector) Collect(out chan<- prometheus.Metric) {
 		gauge(c.deliveries, float64(s.InFlight), sink, "in_flight")
 		gauge(c.deliveries, float64(s.Delayed), sink, "delayed")
 		gauge(c.dead, float64(s.Dead), sink)
+		gauge(c.backlog, float64(s.Bytes), sink)
+		if s.MaxBacklog > 0 {
+			gauge(c.maxBacklog, float64(s.MaxBacklog), sink)
+		}
+		gauge(c.blocked, float64(s.BlockedKeys), sink)
+		gauge(c.behind, float64(s.Behind), sink)
 		age := 0.0
 		if !s.OldestPending.IsZero() {
 			age = max(0, time.Since(s.OldestPending).Seconds())

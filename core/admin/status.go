@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,12 +19,50 @@ type Status struct {
 	Started  time.Time `json:"started"`
 	Ready    bool      `json:"ready"`
 	// NotReady says what readiness waits for, a sentence each.
-	NotReady []string     `json:"not_ready,omitempty"`
+	NotReady []string `json:"not_ready,omitempty"`
+	// Refusing is why callbacks are answered with 503 at present, all of them or
+	// those for a sink; absent: they are accepted.
+	Refusing []Refusing   `json:"refusing,omitempty"`
 	Queue    QueueStatus  `json:"queue"`
 	Sinks    []SinkStatus `json:"sinks"`
 	// NotConfigured are sinks that have left the configuration, and that something
 	// is kept for.
 	NotConfigured []NotConfiguredSink `json:"not_configured,omitempty"`
+}
+
+// Refusing is one reason for which callbacks are refused.
+type Refusing struct {
+	// Cause is one of disk_full, reserve, max_bytes, max_backlog.
+	Cause string `json:"cause"`
+	// Sink is the one whose backlog is full; only those callbacks are refused that
+	// have a delivery to it.
+	Sink string `json:"sink,omitempty"`
+	// Reason is the cause as a sentence.
+	Reason string `json:"reason"`
+	// Since is when the first callback was refused for it, Last when the latest one
+	// was.
+	Since time.Time `json:"since"`
+	Last  time.Time `json:"last"`
+}
+
+// RefusingOf is why the queue refuses callbacks.
+func RefusingOf(stats queue.Stats) []Refusing {
+	var out []Refusing
+	for _, n := range stats.NoRoom {
+		r := Refusing{Cause: string(n.Cause), Sink: n.Sink, Since: n.Since, Last: n.Last}
+		switch n.Cause {
+		case queue.NoRoomDisk:
+			r.Reason = "the disk of the queue is full"
+		case queue.NoRoomReserve:
+			r.Reason = "the disk of the queue has less left than queue.reserve_bytes"
+		case queue.NoRoomQueue:
+			r.Reason = "the queue has reached queue.max_bytes"
+		case queue.NoRoomBacklog:
+			r.Reason = fmt.Sprintf("the backlog of sink %q is full", n.Sink)
+		}
+		out = append(out, r)
+	}
+	return out
 }
 
 // NotConfiguredSink is what is kept for a sink that is not in the configuration.
@@ -86,8 +125,11 @@ type SinkStatus struct {
 	User string `json:"user,omitempty"`
 	// Unwell is why the sink cannot work at present, in its own words.
 	Unwell string `json:"unwell,omitempty"`
-	// LastError is why the plugin was last started again, or could not be.
-	LastError string `json:"last_error,omitempty"`
+	// LastError is why the plugin was last started again, or could not be, and
+	// LastErrorAt when; absent once it has been ready for a minute, or has delivered
+	// something since.
+	LastError   string    `json:"last_error,omitempty"`
+	LastErrorAt time.Time `json:"last_error_at,omitzero"`
 
 	// Breaker is closed, open or half_open, since BreakerSince; empty before the
 	// sink is configured.
@@ -98,6 +140,16 @@ type SinkStatus struct {
 	// Ramp is how many deliveries may be in flight while the sink gets its backlog
 	// after it came back; absent: all that it is allowed.
 	Ramp int `json:"ramp,omitempty"`
+	// RateLimit is the rate_limit, in attempts a second; RateLimited: it holds
+	// deliveries back at present.
+	RateLimit   float64 `json:"rate_limit_per_second,omitempty"`
+	RateLimited bool    `json:"rate_limited,omitempty"`
+	// LastFailure is the last attempt that did not deliver; absent: something was
+	// delivered after it, or nothing failed.
+	LastFailure *DeliveryFailure `json:"last_delivery_error,omitempty"`
+	// NextTry is when the sink gets something again, where its breaker or a pause
+	// keeps it from that, or all that waits is to be tried again later.
+	NextTry time.Time `json:"next_try,omitzero"`
 
 	Pending     int64 `json:"pending"`
 	InFlight    int64 `json:"in_flight"`
@@ -105,9 +157,29 @@ type SinkStatus struct {
 	DeadLetters int64 `json:"dead_letters"`
 	// OldestPendingSeconds is the age of the oldest delivery that is not settled.
 	OldestPendingSeconds float64 `json:"oldest_pending_seconds"`
+	// BacklogBytes is what pending, in_flight and delayed deliveries take,
+	// MaxBacklogBytes how much they may; absent: nothing bounds it. WhenFull is
+	// dead_letter, refuse or drop_oldest.
+	BacklogBytes    int64  `json:"backlog_bytes"`
+	MaxBacklogBytes int64  `json:"max_backlog_bytes,omitempty"`
+	WhenFull        string `json:"when_full,omitempty"`
+	// BlockedOrderKeys is how many order keys are held up by a delivery that is
+	// tried again, BehindBlocked how many deliveries wait behind those.
+	BlockedOrderKeys int64 `json:"blocked_order_keys"`
+	BehindBlocked    int64 `json:"behind_blocked_order_keys"`
 
 	// Metrics are those that the plugin keeps itself.
 	Metrics []host.Metric `json:"-"`
+}
+
+// DeliveryFailure is an attempt that did not deliver.
+type DeliveryFailure struct {
+	// Error is what the log has of it, secrets masked.
+	Error string `json:"error"`
+	// At is when the attempt ended, FailingSince when the first one did after which
+	// nothing was delivered.
+	At           time.Time `json:"at"`
+	FailingSince time.Time `json:"failing_since"`
 }
 
 // serveStatus answers GET /api/v1/status.

@@ -174,6 +174,7 @@ func (w *Worker) ended(a attempted) {
 			slog.String("outcome", string(a.outcome)), slog.String("error", a.message))
 	}
 	now := time.Now()
+	w.failures.ended(a, now)
 	switch a.outcome {
 	case event.OutcomeDelivered:
 	case event.OutcomeThrottled:

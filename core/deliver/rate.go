@@ -30,6 +30,9 @@ type limiter struct {
 	mu     sync.Mutex
 	tokens float64 // at the time at
 	at     time.Time
+	// waiting: attempts wait for tokens; waited is when they last did.
+	waiting bool
+	waited  time.Time
 }
 
 func newLimiter(r *Rate, now time.Time) *limiter {
@@ -52,6 +55,9 @@ func (l *limiter) wait(ctx context.Context) (n int, ok bool) {
 		l.mu.Lock()
 		l.refill(time.Now())
 		tokens := l.tokens
+		if l.waiting = tokens < worth; l.waiting {
+			l.waited = l.at
+		}
 		l.mu.Unlock()
 		if tokens >= worth {
 			return int(tokens), ctx.Err() == nil
@@ -68,6 +74,20 @@ func (l *limiter) wait(ctx context.Context) (n int, ok bool) {
 			return 0, false
 		}
 	}
+}
+
+// holdsFor is how long after it held attempts back the limiter counts as doing so: at
+// a high rate it does so many times a second.
+const holdsFor = time.Second
+
+// holds tells whether it holds attempts back at present.
+func (l *limiter) holds(now time.Time) bool {
+	if l == nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waiting || (!l.waited.IsZero() && now.Sub(l.waited) < holdsFor)
 }
 
 // use takes the tokens of attempts that begin now.

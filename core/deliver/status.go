@@ -16,11 +16,25 @@ type Status struct {
 	// Ramp is how many deliveries may be in flight while the sink gets its backlog
 	// after it came back. 0: all that it is allowed.
 	Ramp int
+	// RateLimit is what bounds the attempts; nil: nothing does. RateLimited: it
+	// holds attempts back, or would.
+	RateLimit   *Rate
+	RateLimited bool
+	// Failure is the last one; nil: something was delivered since, or nothing
+	// failed.
+	Failure *Failure
+	// Delivered is when this Worker delivered last; zero: never.
+	Delivered time.Time
 }
 
 // Status tells what the Worker is doing. It may be called from any goroutine.
 func (w *Worker) Status() Status {
-	out := Status{PausedUntil: w.pause.until(time.Now()), Ramp: int(w.ramp.allowed.Load())}
+	now := time.Now()
+	out := Status{
+		PausedUntil: w.pause.until(now), Ramp: int(w.ramp.allowed.Load()),
+		RateLimit: w.settings.RateLimit, RateLimited: w.limiter.holds(now),
+		Failure: w.failures.last.Load(), Delivered: w.failures.lastDelivery(),
+	}
 	w.breaker.mu.Lock()
 	defer w.breaker.mu.Unlock()
 	out.Breaker, out.BreakerSince = w.breaker.state, w.breaker.since

@@ -35,6 +35,8 @@ type Worker struct {
 	deaths  deaths
 	turns   turns
 	doubts  doubts
+	// failures are for Status; health tells the log.
+	failures failures
 
 	// wasReady: the plugin was there before; missed: it was not there for an
 	// attempt.

@@ -129,6 +129,8 @@ type State struct {
 	// LastError is why the plugin was last started again, or could not be.
 	// Secrets are masked. Empty: there was no failure.
 	LastError string
+	// LastErrorAt is when that was; zero: there was none.
+	LastErrorAt time.Time
 	// Since is when the phase began.
 	Since time.Time
 }

@@ -30,7 +30,7 @@ func (s *Sink) Run(ctx context.Context) error {
 		s.over = true
 		s.state.Phase = PhaseStopped
 		if err != nil {
-			s.state.LastError = err.Error()
+			s.state.LastError, s.state.LastErrorAt = err.Error(), time.Now()
 		}
 	})
 	return err
@@ -52,7 +52,7 @@ func (s *Sink) supervise(ctx context.Context) {
 		s.opts.Logger.Warn("plugin failed and will be started again", "error", err, "in", delay)
 		s.update(func() {
 			s.state.Phase = PhaseBackingOff
-			s.state.LastError = err.Error()
+			s.state.LastError, s.state.LastErrorAt = err.Error(), time.Now()
 		})
 		sleep(ctx, delay)
 	}
