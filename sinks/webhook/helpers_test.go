@@ -184,6 +184,13 @@ func (r *receiver) only(t *testing.T) received {
 	return r.got[0]
 }
 
+// last is the request that came last.
+func (r *receiver) last() received {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.got[len(r.got)-1]
+}
+
 func (r *receiver) count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

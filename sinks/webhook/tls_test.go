@@ -233,7 +233,7 @@ func TestTLSFilesThatChange(t *testing.T) {
 		if err := w.Deliver(t.Context(), sampleEvent()); err != nil {
 			t.Fatal(err)
 		}
-		if got := r.got[len(r.got)-1].TLS.PeerCertificates[0].Subject.CommonName; got != want {
+		if got := r.last().TLS.PeerCertificates[0].Subject.CommonName; got != want {
 			t.Errorf("the receiver saw the certificate of %s, want %s", got, want)
 		}
 	}
