@@ -43,10 +43,26 @@ func (w *Worker) attempt(ctx context.Context, leased []queue.Leased, alone bool)
 		})
 		sent = append(sent, l)
 	}
-	if w.send(ctx, batch, sent, alone) {
-		w.health.delivered()
+	if w.send(ctx, batch, sent, alone).works() {
+		w.health.works()
 		w.pause.delivered()
 	}
+}
+
+// signs are what a batch tells of the sink: whether something was delivered, and
+// whether something has to be tried again. What it rejects says nothing: it answers,
+// but it may be the wrong receiver.
+type signs struct{ delivered, failed bool }
+
+func (s signs) works() bool { return s.delivered && !s.failed }
+
+func (s signs) and(other signs) signs {
+	return signs{delivered: s.delivered || other.delivered, failed: s.failed || other.failed}
+}
+
+func (s *signs) add(outcome event.Outcome) {
+	s.delivered = s.delivered || outcome == event.OutcomeDelivered
+	s.failed = s.failed || outcome != event.OutcomeDelivered && outcome != event.OutcomeRejected
 }
 
 // renderOne renders a delivery. A fault in an expression's evaluation is this
@@ -64,12 +80,12 @@ func (w *Worker) renderOne(l *queue.Leased) (out pipeline.Rendered, err error) {
 var errRenderPanic = errors.New("rendering panicked")
 
 // send passes a batch to the sink and settles each delivery of it; leased has
-// them by their index. It tells whether all were delivered.
-func (w *Worker) send(ctx context.Context, batch host.Batch, leased []*queue.Leased, alone bool) (ok bool) {
+// them by their index.
+func (w *Worker) send(ctx context.Context, batch host.Batch, leased []*queue.Leased, alone bool) (s signs) {
 	if len(leased) == 0 {
-		return false
+		return s
 	}
-	began, ok := time.Now(), true
+	began := time.Now()
 	err := w.sink.Deliver(ctx, batch, func(r host.Result) {
 		a := attempted{
 			leased: leased[r.Index], outcome: event.Outcome(r.Outcome), reason: event.ReasonRejected,
@@ -77,24 +93,25 @@ func (w *Worker) send(ctx context.Context, batch host.Batch, leased []*queue.Lea
 			uncounted: r.Outcome == host.OutcomeThrottled,
 		}
 		leased[r.Index] = nil
-		ok = ok && a.outcome == event.OutcomeDelivered
+		s.add(a.outcome)
 		w.metrics.attempt(a.outcome, time.Since(began))
 		w.ended(a)
 	})
 	if errors.Is(err, host.ErrTooLarge) && len(leased) > 1 {
-		return w.sendHalves(ctx, batch, leased) && ok
+		return s.and(w.sendHalves(ctx, batch, leased))
 	}
 	w.mourn(leased, err)
 	for _, l := range leased {
 		if l == nil {
 			continue
 		}
-		ok = false
 		if ctx.Err() != nil {
+			s.failed = true
 			w.settler.giveBack(l) // the daemon stops: after its start it is due at once
 			continue
 		}
 		a := w.withoutResult(l, err, alone)
+		s.add(a.outcome)
 		if a.untried {
 			w.limiter.giveBack(1)
 		} else {
@@ -102,12 +119,12 @@ func (w *Worker) send(ctx context.Context, batch host.Batch, leased []*queue.Lea
 		}
 		w.ended(a)
 	}
-	return ok
+	return s
 }
 
 // sendHalves sends what has no result yet as two batches: what is rendered can be
 // many times what was received.
-func (w *Worker) sendHalves(ctx context.Context, batch host.Batch, leased []*queue.Leased) (ok bool) {
+func (w *Worker) sendHalves(ctx context.Context, batch host.Batch, leased []*queue.Leased) signs {
 	var deliveries []host.Delivery
 	var left []*queue.Leased
 	for i, l := range leased {
@@ -118,11 +135,7 @@ func (w *Worker) sendHalves(ctx context.Context, batch host.Batch, leased []*que
 	half := (len(left) + 1) / 2
 	first, second := batch, batch
 	first.Deliveries, second.Deliveries = deliveries[:half], deliveries[half:]
-	firstOK, secondOK := w.send(ctx, first, left[:half], false), true
-	if half < len(left) {
-		secondOK = w.send(ctx, second, left[half:], false)
-	}
-	return firstOK && secondOK
+	return w.send(ctx, first, left[:half], false).and(w.send(ctx, second, left[half:], false))
 }
 
 // mourn notes whether the plugin died in a call, and with which deliveries: those
@@ -177,6 +190,7 @@ func (w *Worker) ended(a attempted) {
 	w.failures.ended(a, now)
 	switch a.outcome {
 	case event.OutcomeDelivered:
+	case event.OutcomeRejected: // that is about the delivery; its death is told
 	case event.OutcomeThrottled:
 		w.pause.throttled(a.retryAfter)
 		w.health.failed(a.message)

@@ -7,45 +7,55 @@ import (
 	"time"
 
 	"github.com/callbackd/callbackd/core/event"
+	"github.com/callbackd/callbackd/core/summary"
 )
 
-// health tells people when a sink begins to fail and when it has recovered: once
-// per change, not once per attempt.
+// health tells people when a sink begins to fail and when it has recovered, once
+// per change, not once per attempt; and of what became dead letters.
 type health struct {
 	logger *slog.Logger
+	deaths *summary.Summary[*event.Death]
 
 	mu       sync.Mutex
 	failing  bool
 	since    time.Time
+	latest   time.Time   // when it failed last
 	recovery *time.Timer // tells of it, unless something fails before; nil: none
-	lastDead time.Time
-	dying    int // dead letters since the last line about them
 }
 
-// settledFor is how long a change holds at least, so that a sink that fails now and
-// then does not fill the log.
+// settledFor is how long nothing has failed at least where a sink has recovered, so
+// that one that fails now and then does not fill the log.
 const settledFor = 10 * time.Second
 
+func newHealth(logger *slog.Logger) *health {
+	return &health{logger: logger, deaths: summary.New(func(count int, latest *event.Death) {
+		logger.Warn("deliveries became dead letters", "count", count, "reason", string(latest.Reason), "error", latest.Error)
+	})}
+}
+
+// failed is called for an attempt that has to be made again.
 func (h *health) failed(message string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.forget()
+	h.latest = time.Now()
 	if h.failing {
 		return
 	}
-	h.failing, h.since = true, time.Now()
+	h.failing, h.since = true, h.latest
 	h.logger.Warn("the sink begins to fail", "error", message)
 }
 
-// delivered is called when a whole batch was delivered.
-func (h *health) delivered() {
+// works is called when the sink has taken something of a batch, and nothing of it
+// has failed.
+func (h *health) works() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.failing || h.recovery != nil {
 		return
 	}
 	now := time.Now()
-	wait := settledFor - now.Sub(h.since)
+	wait := settledFor - now.Sub(h.latest)
 	if wait <= 0 {
 		h.recovered(now)
 		return
@@ -70,6 +80,7 @@ func (h *health) recovered(at time.Time) {
 
 // stop ends what waits to be told.
 func (h *health) stop() {
+	h.deaths.Stop()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.forget()
@@ -83,16 +94,7 @@ func (h *health) forget() {
 	}
 }
 
-func (h *health) dead(d *event.Death) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.dying++
-	if time.Since(h.lastDead) < settledFor {
-		return
-	}
-	h.logger.Warn("deliveries became dead letters", "count", h.dying, "reason", string(d.Reason), "error", d.Error)
-	h.lastDead, h.dying = time.Now(), 0
-}
+func (h *health) dead(d *event.Death) { h.deaths.Add(1, d) }
 
 // pause is a moment before which a sink is left alone, because it asked for
 // that.

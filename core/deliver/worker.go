@@ -50,7 +50,7 @@ func NewWorker(s Settings, q Queue, sink Sink, render Render, metrics *SinkMetri
 	w, now := newWindow(s.MaxInFlight, s.MaxCalls), time.Now()
 	return &Worker{
 		settings: s, queue: q, sink: sink, render: render, metrics: metrics, logger: logger,
-		health:  &health{logger: logger},
+		health:  newHealth(logger),
 		window:  w,
 		settler: newSettler(q, w, logger),
 		pause:   pause{retry: s.Retry},
