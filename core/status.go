@@ -41,7 +41,7 @@ func tellKept(s *admin.SinkStatus, kept queue.SinkStats, now time.Time) {
 	}
 	s.BlockedOrderKeys, s.BehindBlocked = kept.BlockedKeys, kept.Behind
 	s.RateLimited = s.RateLimited && kept.Pending > 0
-	if s.NextTry.IsZero() && kept.Pending+kept.InFlight == 0 {
+	if s.NextTry.IsZero() && kept.InFlight == 0 {
 		s.NextTry = kept.NextDue
 	}
 }

@@ -50,7 +50,8 @@ func TestNextTry(t *testing.T) {
 	}{
 		{name: "nothing waits"},
 		{name: "all is to be tried again later", kept: queue.SinkStats{Delayed: 2, NextDue: soon}, want: soon},
-		{name: "something is due", kept: queue.SinkStats{Delayed: 2, Pending: 1, NextDue: soon}},
+		{name: "something is due", kept: queue.SinkStats{Delayed: 2, Pending: 1}},
+		{name: "what is due waits behind the other", kept: queue.SinkStats{Delayed: 1, Pending: 2, NextDue: soon}, want: soon},
 		{name: "something is being tried", kept: queue.SinkStats{Delayed: 2, InFlight: 1, NextDue: soon}},
 		{name: "breaker", doing: deliver.Status{Breaker: deliver.BreakerOpen, OpenUntil: later, PausedUntil: soon}, kept: queue.SinkStats{NextDue: soon}, want: later},
 		{name: "pause", doing: deliver.Status{PausedUntil: later}, kept: queue.SinkStats{Pending: 1, NextDue: soon}, want: later},

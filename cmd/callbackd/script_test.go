@@ -83,6 +83,8 @@ func TestScripts(t *testing.T) {
 			"progress":    awaitProgress,
 			"slay":        slay,
 			"ids":         countIDs,
+			"seen":        seeStatus,
+			"large":       writeLarge,
 		},
 	})
 }

@@ -194,8 +194,15 @@ func TestBlockedKeysAreCounted(t *testing.T) {
 		if err := q.Settle(t.Context(), settlements); err != nil {
 			t.Fatal(err)
 		}
-		if st := q.Stats().Sinks["audit"]; st.BlockedKeys != 1 || st.Behind != 3 || !st.NextDue.Equal(due) {
-			t.Errorf("A is held up: %+v", st)
+		if st := q.Stats().Sinks["audit"]; st.BlockedKeys != 1 || st.Behind != 3 || !st.NextDue.IsZero() {
+			t.Errorf("A is held up, B goes on: %+v", st)
+		}
+		b = takeOne(t, q, "audit", time.Hour)
+		if err := q.Settle(t.Context(), []Settlement{{Lease: b.Lease, Delivered: true}}); err != nil {
+			t.Fatal(err)
+		}
+		if st := q.Stats().Sinks["audit"]; st.BlockedKeys != 1 || st.Behind != 3 || st.Pending != 3 || !st.NextDue.Equal(due) {
+			t.Errorf("there is nothing but A: %+v", st)
 		}
 		time.Sleep(time.Minute)
 		for {

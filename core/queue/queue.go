@@ -288,7 +288,8 @@ type SinkStats struct {
 	// that were put aside.
 	BlockedKeys, Behind int64
 	// NextDue is when the first of those comes that are in memory and to be tried
-	// again later. Zero: there is none.
+	// again later, where none can be handed out before. Zero: one can, or there is
+	// none.
 	NextDue time.Time
 	// DeadBytes is what Bytes is, for dead letters.
 	DeadBytes int64

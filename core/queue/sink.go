@@ -591,6 +591,9 @@ func (s *sink) stats(now time.Time) SinkStats {
 		}
 	}
 	st.Pending += waitingFresh + int64(s.returned.Len())
+	if st.Pending > st.Behind-s.counts.parked { // not all of them are behind others
+		st.NextDue = time.Time{}
+	}
 	st.Delayed = waitingDelayed + s.counts.parked
 	st.InFlight = int64(s.takenFresh.Len()+s.takenDelayed.Len()) - int64(s.returned.Len())
 	return st
