@@ -166,6 +166,7 @@ func (c *committer) commit(g *group) error {
 	c.q.bytes.Store(c.state.bytes)
 	c.lastGroup = len(g.appends)
 	g.answer()
+	c.q.groups.finished()
 	c.tell()
 	return nil
 }

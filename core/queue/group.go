@@ -51,7 +51,7 @@ type groups struct {
 
 	mu     sync.Mutex
 	line   []*group
-	front  *group // whose commit began last
+	front  *group // whose commit is under way
 	closed bool
 }
 
@@ -129,6 +129,14 @@ func (l *groups) take() *group {
 	g.begun = true
 	l.front = g
 	return g
+}
+
+// finished says that the commit of the group at the front has succeeded. One that has
+// not stays: those who wait for it need the alarm.
+func (l *groups) finished() {
+	l.mu.Lock()
+	l.front = nil
+	l.mu.Unlock()
 }
 
 // alarm has all who wait look around.

@@ -374,9 +374,12 @@ func (f field) asPosition() (position, error) {
 // it is before its body. What is malformed is left for eachField to say.
 func outline(b []byte) (headers, query, routes, head int) {
 	for head < len(b) {
-		num, _, n := protowire.ConsumeField(b[head:])
+		num, typ, n := protowire.ConsumeField(b[head:])
 		if n < 0 {
 			return headers, query, routes, len(b)
+		}
+		if typ != protowire.BytesType {
+			num = 0
 		}
 		switch num {
 		case 9:

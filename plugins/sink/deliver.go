@@ -193,6 +193,9 @@ func (c *call) deliverEach(ctx context.Context, stream grpc.ServerStreamingServe
 			return status.FromContextError(err).Err() // nobody hears any more
 		}
 		results := c.takeReady()
+		if len(results) == 0 {
+			continue // they went out with the last ones
+		}
 		if err := stream.Send(&sinkpb.DeliverResponse{Results: results}); err != nil {
 			return err
 		}

@@ -54,7 +54,6 @@ func newInstance(s *server, ref *sinkpb.SinkRef, opened Sink, perEvent []slot) *
 	inst := &instance{
 		server: s, name: ref.GetName(), generation: ref.GetGeneration(),
 		sink: opened, perEvent: perEvent, metrics: s.newMetrics(opened), idle: make(chan struct{}),
-		crew: newCrew(),
 	}
 	slots := s.info.MaxInFlight
 	if slots == 0 {
@@ -66,7 +65,7 @@ func newInstance(s *server, ref *sinkpb.SinkRef, opened Sink, perEvent []slot) *
 			slots = defaultMaxCalls
 		}
 	}
-	inst.slots = newWorkSlots(slots)
+	inst.slots, inst.crew = newWorkSlots(slots), newCrew(slots)
 	inst.work, inst.cancel = context.WithCancel(context.Background())
 	inst.closeOnce = once(inst.closeSink)
 	return inst
