@@ -38,6 +38,7 @@ type Daemon struct {
 	mask    *mask
 
 	queue      *queue.Embedded
+	watcher    *watcher
 	jobs       *redrive.Jobs
 	letters    *redrive.Metrics
 	ingest     *ingest.Server
@@ -98,7 +99,8 @@ func New(ctx context.Context, cfg *config.Config, load Load, build Build, logger
 	d.deliveries = deliver.NewMetrics(registry)
 	d.letters = redrive.NewMetrics(registry)
 	d.letters.Use(sinkNames(cfg))
-	d.queue, err = queue.Open(ctx, queueOptions(cfg, watcher{d.deliveries, d.letters}, registry, logger))
+	d.watcher = newWatcher(d.deliveries, d.letters, queueLimits(cfg), logger)
+	d.queue, err = queue.Open(ctx, queueOptions(cfg, d.watcher, registry, logger))
 	if errors.Is(err, queue.ErrFailed) {
 		return nil, fmt.Errorf("%w: %w", ErrStore, err)
 	}
@@ -262,6 +264,9 @@ func (d *Daemon) close() {
 		if err := d.queue.Close(); err != nil {
 			d.logger.Error("the queue did not close cleanly", "error", err)
 		}
+	}
+	if d.watcher != nil {
+		d.watcher.stop()
 	}
 }
 

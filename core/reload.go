@@ -107,7 +107,9 @@ func (d *Daemon) reload(outside context.Context) (admin.Reload, error) {
 func (d *Daemon) use(before, next *setup) {
 	d.queue.Resize(next.cfg.Queue.MaxBytes, next.cfg.Queue.ReserveBytes)
 	d.letters.Use(sinkNames(next.cfg))
-	d.queue.Configure(queueLimits(next.cfg))
+	limits := queueLimits(next.cfg)
+	d.watcher.use(limits)
+	d.queue.Configure(limits)
 	d.setup.Store(next)
 	if err := d.ingest.Use(next.sources, next.table, pipelineNames(next.cfg)); err != nil {
 		// config has checked what Use checks.

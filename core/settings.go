@@ -5,11 +5,9 @@ import (
 	"time"
 
 	"github.com/callbackd/callbackd/core/config"
-	"github.com/callbackd/callbackd/core/deliver"
 	"github.com/callbackd/callbackd/core/ingest"
 	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/core/queue"
-	"github.com/callbackd/callbackd/core/redrive"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -89,21 +87,6 @@ func queueOptions(cfg *config.Config, watcher queue.Watcher, reg prometheus.Regi
 		Watcher: watcher,
 		Logger:  logger, AppendDuration: appends,
 	}
-}
-
-// watcher counts what the queue ends by itself.
-type watcher struct {
-	*deliver.Metrics
-	letters *redrive.Metrics
-}
-
-// Discarded implements queue.Watcher.
-func (w watcher) Discarded(sink string, aged bool, n int) {
-	cause := redrive.CauseSize
-	if aged {
-		cause = redrive.CauseAge
-	}
-	w.letters.Discarded(sink, cause, n)
 }
 
 // queueLimits says how much may be kept for each sink.
