@@ -32,7 +32,6 @@ func (c crew) start(t task) {
 func (c crew) work(t task) {
 	for ok := true; ok; {
 		t.call.work(t.ctx)
-		t = task{} // the call may be over long before the next one
 		select {
 		case c.idle <- struct{}{}:
 		default:

@@ -303,6 +303,44 @@ func TestConcurrencyBoundOverAllCalls(t *testing.T) {
 	})
 }
 
+// What a burst needed is let go, but for what one call can use.
+func TestFewWorkersWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slots, calls = 3, 8
+		s := direct(t, Info{MaxInFlight: slots}, &funcSink{deliver: func(context.Context, Event) error {
+			time.Sleep(time.Second)
+			return nil
+		}})
+		done := make(chan error)
+		for range calls {
+			go func() {
+				done <- s.Deliver(request(time.Minute, deliveries("1", "2", "3", "4", "5", "6")), &fakeStream{ctx: t.Context()})
+			}()
+		}
+		for range calls {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		synctest.Wait()
+		if n := len(s.current.crew.idle); n != slots {
+			t.Errorf("%d workers wait, want %d", n, slots)
+		}
+		stacks := make([]byte, 1<<20)
+		all := strings.Split(string(stacks[:runtime.Stack(stacks, true)]), "\n\n")
+		_, bubble, _ := strings.Cut(strings.SplitN(all[0], "]", 2)[0], "synctest ") // of this goroutine
+		workers := 0
+		for _, stack := range all {
+			if strings.Contains(stack, bubble+"]") && strings.Contains(stack, "sink.crew.work(") {
+				workers++
+			}
+		}
+		if bubble == "" || workers != slots {
+			t.Errorf("%d workers are there, want %d", workers, slots)
+		}
+	})
+}
+
 func TestCancelledCallEndsItsDeliveries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := direct(t, Info{MaxInFlight: 1}, &funcSink{deliver: func(ctx context.Context, _ Event) error {
