@@ -64,7 +64,7 @@ func notConfiguredText(k *admin.NotConfiguredSink) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "\n%s: not configured: %s; %s\n", k.Name,
 		counted(k.Pending+k.InFlight+k.Delayed, "delivery waits for it to come back", "deliveries wait for it to come back"),
-		counted(k.DeadLetters, "dead letter", "dead letters"))
+		plural(k.DeadLetters, "dead letter"))
 	if k.Pending+k.InFlight+k.Delayed > 0 {
 		fmt.Fprintf(&text, "  to move them: callbackd deadletter redrive --orphans --sink %s --to SINK\n", k.Name)
 		fmt.Fprintf(&text, "  to discard them: callbackd deadletter discard --orphans --sink %s --yes\n", k.Name)

@@ -480,3 +480,19 @@ func TestDecodeSinkConcurrently(t *testing.T) {
 		}
 	}
 }
+
+func TestErrorsOfDiagnostics(t *testing.T) {
+	all := config.Diagnostics{
+		{Severity: config.SeverityWarning, Summary: "a"},
+		{Severity: config.SeverityError, Summary: "b"},
+		{Severity: config.SeverityWarning, Summary: "c"},
+	}
+	before := slices.Clone(all)
+	errs := all.Errors()
+	if len(errs) != 1 || errs[0].Summary != "b" {
+		t.Errorf("errors %v, want the one of b", errs)
+	}
+	if !slices.Equal(all, before) {
+		t.Errorf("asking for the errors changed the diagnostics to %v", all)
+	}
+}

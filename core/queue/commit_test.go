@@ -125,3 +125,20 @@ func TestReadWhileACommitIsSynced(t *testing.T) {
 		})
 	}
 }
+
+// A group whose commit is done is let go of: it has bodies of callbacks.
+func TestACommittedGroupIsLetGo(t *testing.T) {
+	q := openBench(t, Options{})
+	if err := q.Append(t.Context(), benchEvent(100), toAudit); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l := q.groups
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.front != nil || len(l.line) > 0 {
+		t.Errorf("a closed queue holds a group in front (%v) and %d in line, want none", l.front != nil, len(l.line))
+	}
+}

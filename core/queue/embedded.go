@@ -302,7 +302,7 @@ func (q *Embedded) awaitAppend(ctx context.Context, g *group, cancel func()) (an
 		}
 	}
 	select {
-	case <-g.done:
+	case <-g.done: // as nearly always
 		return true, nil
 	default:
 	}

@@ -110,63 +110,6 @@ func newSink(name string, id uint32, limits windowLimits) *sink {
 	}
 }
 
-// changes are what a commit did to a sink.
-type changes struct {
-	counts  counts
-	fresh   []*delivery // new ones, in commit order
-	gone    []*delivery // settled or moved
-	delayed []*delivery // moved to be tried again
-	demoted []demotion  // handed out for the first time, and kept as tried again
-	chains  []chainChange
-	dead    position // no dead letter is before it
-	buried  position // of the first new dead letter
-}
-
-func (c *changes) reset() {
-	clear(c.fresh)
-	clear(c.gone)
-	clear(c.delayed)
-	clear(c.demoted)
-	c.fresh, c.gone, c.delayed, c.demoted, c.chains = c.fresh[:0], c.gone[:0], c.delayed[:0], c.demoted[:0], c.chains[:0]
-}
-
-// publish takes over what was committed.
-func (s *sink) publish(c *changes) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.counts, s.deadMark = c.counts, c.dead
-	// First, so that what follows corrects what these know of their order keys.
-	for _, d := range c.fresh {
-		s.addFresh(d)
-	}
-	for _, m := range c.demoted {
-		s.demoted(m)
-	}
-	for _, d := range c.gone {
-		s.taken(d).remove(d)
-		delete(s.held, d.key())
-		if !d.isFresh() && s.oldest == agePosition(d) {
-			s.oldestKnown = false
-		}
-	}
-	for _, d := range c.delayed {
-		if age := agePosition(d); age.less(s.oldest) {
-			s.oldest, s.oldestKnown = age, true
-		} else if age == s.oldest {
-			s.oldestKnown = true
-		}
-		s.addDelayed(d)
-	}
-	if len(c.gone)+len(c.delayed) > 0 {
-		s.oldestChange++
-		s.parkFailed = false
-	}
-	for _, ch := range c.chains {
-		s.changeChain(ch)
-	}
-	s.wake(time.Now())
-}
-
 func (s *sink) addFresh(d *delivery) {
 	s.published = d.pos.after()
 	if !s.freshAll {
@@ -405,58 +348,6 @@ func (s *sink) nextTime() time.Time {
 		}
 	}
 	return t
-}
-
-// waiter is a taker that waits. until is when it looks again by itself; zero:
-// never.
-type waiter struct {
-	woken chan struct{}
-	until time.Time
-}
-
-// wake lets a waiting taker look again, where something is there for it, or will
-// be before any of them looks by itself. It is called after each change; the one
-// that was woken calls it again when it goes on.
-func (s *sink) wake(now time.Time) {
-	if len(s.waiters) == 0 {
-		return
-	}
-	if !s.ready(now) {
-		next := s.nextTime()
-		watched := func(w waiter) bool { return !w.until.IsZero() && !w.until.After(next) }
-		if next.IsZero() || slices.ContainsFunc(s.waiters, watched) {
-			return
-		}
-	}
-	close(s.waiters[0].woken)
-	s.waiters = slices.Delete(s.waiters, 0, 1)
-}
-
-// wait adds a waiting taker.
-func (s *sink) wait() waiter {
-	w := waiter{woken: make(chan struct{}), until: s.nextTime()}
-	s.waiters = append(s.waiters, w)
-	return w
-}
-
-// leave takes away a taker that does not wait any longer.
-func (s *sink) leave(w waiter) {
-	s.waiters = slices.DeleteFunc(s.waiters, func(o waiter) bool { return o.woken == w.woken })
-}
-
-// ready tells whether a taker has something to take, or to read.
-func (s *sink) ready(now time.Time) bool {
-	if s.returned.Len() > 0 || s.suspects.Len() > 0 || s.eligible.Len() > 0 || s.firstFresh() != nil {
-		return true
-	}
-	if d := s.delayed.first(); d != nil && d.pos.at <= now.UnixNano() {
-		return true
-	}
-	if d := s.expiry.first(); d != nil && !d.expiry.After(now) {
-		return true
-	}
-	fresh, delayed := s.wants()
-	return (fresh || delayed || s.wantsPark()) && !s.reading
 }
 
 // holder returns the delivery of a lease that is still held, else nil.
