@@ -128,8 +128,8 @@ source "http" "in" { path = "/in" }
 sink "webhook" "crm" {
   config { url = "%s/" }
   retry {
-    min_backoff = "100ms"
-    max_backoff = "1s"
+    min_backoff = "500ms"
+    max_backoff = "2s"
   }
   breaker {
     enabled = false
@@ -154,6 +154,9 @@ type filler struct {
 	strange map[string]int
 }
 
+// posters is how many connections a filler posts over.
+const posters = 8
+
 // send posts until stop is closed, from several connections. Refusals have to be
 // 503 with Retry-After.
 func (s *filler) send(d *daemon, size int, stop <-chan struct{}) {
@@ -162,9 +165,11 @@ func (s *filler) send(d *daemon, size int, stop <-chan struct{}) {
 		s.answered, s.strange = map[int]bool{}, map[string]int{}
 	}
 	s.mu.Unlock()
-	padding := strings.Repeat("x", size)
+	filling := `,"filler":"` + strings.Repeat("x", size) + `"}`
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: posters}}
+	defer client.CloseIdleConnections()
 	var all sync.WaitGroup
-	for range 8 {
+	for range posters {
 		all.Go(func() {
 			for {
 				select {
@@ -175,7 +180,7 @@ func (s *filler) send(d *daemon, size int, stop <-chan struct{}) {
 				default:
 				}
 				n := int(s.next.Add(1))
-				code, retryAfter, err := s.one(d, fmt.Sprintf(`{"n":%d,"filler":%q}`, n, padding))
+				code, retryAfter, err := s.one(client, d, fmt.Sprintf(`{"n":%d`, n)+filling)
 				s.mu.Lock()
 				switch {
 				case err != nil:
@@ -197,8 +202,7 @@ func (s *filler) send(d *daemon, size int, stop <-chan struct{}) {
 	all.Wait()
 }
 
-func (s *filler) one(d *daemon, body string) (code int, retryAfter string, err error) {
-	client := http.Client{Timeout: patience}
+func (s *filler) one(client *http.Client, d *daemon, body string) (code int, retryAfter string, err error) {
 	resp, err := client.Post(d.url+"/in", "application/json", strings.NewReader(body))
 	if err != nil {
 		return 0, "", err
@@ -241,7 +245,7 @@ func (s *filler) reaches(t *testing.T, where string, what func() []string) {
 func (s *filler) delivered(t *testing.T, d *daemon, out *receiver) {
 	t.Helper()
 	eventually(t, "everything that was answered is in the file", func() bool { return len(s.missing(d.lines("audit.jsonl"))) == 0 })
-	eventually(t, "everything that was answered was relayed", func() bool { return len(s.missing(bodies(out.all()))) == 0 })
+	eventually(t, "everything that was answered was relayed", func() bool { return len(s.missing(out.taken())) == 0 })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for what, n := range s.strange {
@@ -263,7 +267,7 @@ func TestFullDisk(t *testing.T) {
 	dir, config := t.TempDir(), diskConfig(disk, out.url, `reserve_bytes = "16MiB"`)
 	d := start(t, dir, config)
 	var s filler
-	end := s.begin(d, 8<<10)
+	end := s.begin(d, 32<<10)
 
 	t.Log("by a backlog")
 	eventually(t, "callbacks are refused", func() bool { _, full := s.counts(); return full > 20 })
@@ -290,14 +294,14 @@ func TestFullDisk(t *testing.T) {
 	}
 	refused()
 	s.reaches(t, "the file", func() []string { return d.lines("audit.jsonl") })
-	s.reaches(t, "the receiver", func() []string { return bodies(out.all()) })
+	s.reaches(t, "the receiver", func() []string { return out.taken() })
 
 	t.Log("killed while it is full, and started again")
 	d.kill()
 	end()
 	clear(s.strange) // those in flight
 	d = start(t, dir, config)
-	end = s.begin(d, 8<<10)
+	end = s.begin(d, 32<<10)
 	refused()
 	t.Logf("the stranger had %d bytes", leave())
 	accepted()
@@ -306,7 +310,7 @@ func TestFullDisk(t *testing.T) {
 	for range 2 {
 		out.answers(http.StatusServiceUnavailable)
 		before, _ := s.counts()
-		eventually(t, "there is something to do", func() bool { n, _ := s.counts(); return n > before+500 })
+		eventually(t, "there is something to do", func() bool { n, _ := s.counts(); return n > before+300 })
 		leave := stranger(t, disk, 0)
 		refused()
 		out.answers(http.StatusNoContent) // what is settled now finds no room
@@ -369,8 +373,8 @@ func TestStartOnADiskWithoutAByte(t *testing.T) {
 	d := spawn(t, dir, config)
 	<-d.listening()
 	var s filler
-	end := s.begin(d, 8<<10)
-	eventually(t, "there is a backlog", func() bool { n, _ := s.counts(); return n > 500 })
+	end := s.begin(d, 32<<10)
+	eventually(t, "there is a backlog", func() bool { n, _ := s.counts(); return n > 300 })
 	d.kill()
 	end()
 	clear(s.strange)
@@ -403,7 +407,7 @@ func TestFailingDisk(t *testing.T) {
 		case <-d.exited:
 			t.Fatalf("the daemon ended at its start: %v\n%s", d.err, d.log())
 		}
-		end := s.begin(d, 8<<10)
+		end := s.begin(d, 32<<10)
 		before, _ := s.counts()
 		eventually(t, "callbacks are accepted", func() bool { n, _ := s.counts(); return n > before+50 })
 		if err := unix.Prlimit(d.cmd.Process.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
@@ -540,10 +544,10 @@ func TestDamagedStoreIsSalvaged(t *testing.T) {
 			out.answers(http.StatusNoContent)
 			d = start(t, dir, config)
 			eventually(t, "the rest is delivered", func() bool {
-				return len(s.missing(d.lines("audit.jsonl"))) <= c.lost && len(s.missing(bodies(out.all()))) <= c.lost
+				return len(s.missing(d.lines("audit.jsonl"))) <= c.lost && len(s.missing(out.taken())) <= c.lost
 			})
 			d.eventuallyMetric(`callbackd_queue_bytes`, 0)
-			if n := len(s.missing(bodies(out.all()))); n > c.lost {
+			if n := len(s.missing(out.taken())); n > c.lost {
 				t.Errorf("%d are lost, want at most %d", n, c.lost)
 			}
 		})
@@ -563,8 +567,8 @@ func TestStopOnADiskWithoutAByte(t *testing.T) {
 	d := spawn(t, dir, config)
 	<-d.listening()
 	var s filler
-	end := s.begin(d, 8<<10)
-	eventually(t, "there is a backlog", func() bool { n, _ := s.counts(); return n > 500 })
+	end := s.begin(d, 32<<10)
+	eventually(t, "there is a backlog", func() bool { n, _ := s.counts(); return n > 300 })
 	leave := stranger(t, disk, 0)
 	out.answers(http.StatusNoContent)
 	eventually(t, "writes wait for room", func() bool { return strings.Contains(d.log(), "the disk is full: writes wait for room") })

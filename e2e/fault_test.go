@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -62,12 +61,8 @@ func (p *poster) count() int {
 func (p *poster) missing(bodies []string) (missing []int) {
 	seen := map[int]bool{}
 	for _, b := range bodies {
-		var x struct {
-			N    int
-			Data struct{ N int }
-		}
-		if json.Unmarshal([]byte(b), &x) == nil {
-			seen[x.N+x.Data.N] = true
+		if n, ok := numberOf(b); ok {
+			seen[n] = true
 		}
 	}
 	p.mu.Lock()
@@ -80,11 +75,21 @@ func (p *poster) missing(bodies []string) (missing []int) {
 	return missing
 }
 
-func bodies(all []received) (out []string) {
-	for _, r := range all {
-		out = append(out, string(r.body))
+// numberOf reads the number of a callback out of its body, or out of the line that a
+// file sink writes of it; a line that is half written has none. It does not parse what
+// these tests read again and again.
+func numberOf(body string) (int, bool) {
+	const before = `"n":`
+	at := strings.Index(body, before)
+	if at < 0 || !strings.HasSuffix(body, "}") {
+		return 0, false
 	}
-	return out
+	digits := body[at+len(before):]
+	if end := strings.IndexAny(digits, ",}"); end >= 0 {
+		digits = digits[:end]
+	}
+	n, err := strconv.Atoi(digits)
+	return n, err == nil
 }
 
 // freeAddress returns an address that nobody listens on.
@@ -144,7 +149,7 @@ func TestKillingTheDaemonLosesNothing(t *testing.T) {
 	if p.count() < total/2 {
 		t.Fatalf("only %d callbacks were answered: this tests nothing", p.count())
 	}
-	eventually(t, "every answered callback was relayed", func() bool { return len(p.missing(bodies(out.all()))) == 0 })
+	eventually(t, "every answered callback was relayed", func() bool { return len(p.missing(out.taken())) == 0 })
 	eventually(t, "every answered callback is in the file", func() bool { return len(p.missing(d.lines("audit.jsonl"))) == 0 })
 	for _, sink := range []string{"crm", "audit"} {
 		for _, state := range []string{"pending", "delayed", "in_flight"} {
@@ -210,7 +215,7 @@ func TestKillingASinkLosesNothingAndHoldsUpNobody(t *testing.T) {
 		t.Errorf("the file sink stood still for %v while the other one was killed", longest)
 	}
 	eventually(t, "every callback is in the file", func() bool { return len(p.missing(d.lines("audit.jsonl"))) == 0 })
-	eventually(t, "every callback was relayed", func() bool { return len(p.missing(bodies(out.all()))) == 0 })
+	eventually(t, "every callback was relayed", func() bool { return len(p.missing(out.taken())) == 0 })
 	if got := d.metric(`callbackd_sink_restarts_total{sink="crm"}`); got < 2 {
 		t.Errorf("%v restarts were counted", got)
 	}

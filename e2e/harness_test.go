@@ -404,6 +404,7 @@ type receiver struct {
 type received struct {
 	header http.Header
 	body   []byte
+	code   int // that it was answered with
 }
 
 // receive starts a receiver on address; ":0" chooses a port.
@@ -434,7 +435,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.requests = append(r.requests, received{header: req.Header.Clone(), body: body})
+	r.requests = append(r.requests, received{header: req.Header.Clone(), body: body, code: r.answer})
 	w.WriteHeader(r.answer)
 }
 
@@ -448,4 +449,16 @@ func (r *receiver) all() []received {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]received(nil), r.requests...)
+}
+
+// taken returns the bodies of what was answered with success.
+func (r *receiver) taken() (bodies []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, got := range r.requests {
+		if got.code < 300 {
+			bodies = append(bodies, string(got.body))
+		}
+	}
+	return bodies
 }
