@@ -142,3 +142,36 @@ func TestACommittedGroupIsLetGo(t *testing.T) {
 		t.Errorf("a closed queue holds a group in front (%v) and %d in line, want none", l.front != nil, len(l.line))
 	}
 }
+
+// No table has events or fresh deliveries beside anything else: that is what lets a
+// compaction move them.
+func TestEventsHaveTablesOfTheirOwn(t *testing.T) {
+	q := openBench(t, Options{ReserveBytes: 1 << 20}) // with small tables
+	for i := range uint64(4000) {
+		if err := q.Append(t.Context(), benchEvent(i), toAudit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := q.store.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	levels, err := q.store.SSTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spaces := map[byte]int{}
+	for _, level := range levels {
+		for _, table := range level {
+			first, last := table.Smallest.UserKey[0], table.Largest.UserKey[0]
+			spaces[first]++
+			for _, own := range []byte{spaceEvent, spaceFresh} {
+				if first != last && first <= own && own <= last {
+					t.Errorf("a table has keys from %c to %c", first, last)
+				}
+			}
+		}
+	}
+	if spaces[spaceEvent] == 0 || spaces[spaceFresh] == 0 {
+		t.Errorf("tables begin with keys of %v: none of events, or of fresh deliveries", spaces)
+	}
+}

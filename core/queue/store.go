@@ -132,6 +132,9 @@ func storeOptions(fs vfs.FS, log *slog.Logger, h *health, open func() bool) *peb
 		L0StopWritesThreshold:      1000,
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
+	o.Experimental.SpanPolicyFunc = ownTables
+	// It would rewrite tables that could be moved from level to level as they are.
+	o.Experimental.MultiLevelCompactionHeuristic = pebble.NoMultiLevel{}
 	for i := range o.Levels {
 		o.Levels[i].BlockSize = 32 << 10
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -139,6 +142,19 @@ func storeOptions(fs vfs.FS, log *slog.Logger, h *health, open func() bool) *peb
 	// What most events need is a short life and two free cores, not small files.
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 	return o
+}
+
+// ownTables ends a table before and behind the spaces of events and of fresh deliveries.
+// Keys of these are written once and in order, so that tables of nothing else do not
+// overlap, and a compaction moves them where it would rewrite them: with a backlog of
+// millions that is most of what a compaction has to do.
+func ownTables(start []byte) (pebble.SpanPolicy, []byte, error) {
+	for _, end := range []byte{spaceEvent, spaceEvent + 1, spaceFresh, spaceFresh + 1} {
+		if len(start) == 0 || start[0] < end {
+			return pebble.SpanPolicy{}, []byte{end}, nil
+		}
+	}
+	return pebble.SpanPolicy{}, nil, nil
 }
 
 // openStore opens or creates the store in dir.
