@@ -1,7 +1,9 @@
 package queue
 
 import (
+	"encoding/binary"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -143,15 +145,17 @@ func TestACommittedGroupIsLetGo(t *testing.T) {
 	}
 }
 
-// No table has events or fresh deliveries beside anything else: that is what lets a
-// compaction move them.
+// No table has events or fresh deliveries beside anything else, or events of more than
+// one span: that is what lets a compaction move tables instead of writing them again.
 func TestEventsHaveTablesOfTheirOwn(t *testing.T) {
-	q := openBench(t, Options{ReserveBytes: 1 << 20}) // with small tables
-	for i := range uint64(4000) {
-		if err := q.Append(t.Context(), benchEvent(i), toAudit); err != nil {
-			t.Fatal(err)
-		}
-	}
+	q := openBench(t, Options{ReserveBytes: 16 << 20}) // with small tables
+	const backlog, more = 3*eventsPerTable - 1000, 2000
+	fill(t, q, backlog)
+	// Settled at the front while more comes in at the back.
+	var settled sync.WaitGroup
+	settled.Go(func() { drain(t, q, "audit", 1, more) })
+	fill(t, q, more)
+	settled.Wait()
 	if err := q.store.Flush(); err != nil {
 		t.Fatal(err)
 	}
@@ -159,19 +163,32 @@ func TestEventsHaveTablesOfTheirOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spaces := map[byte]int{}
+	spaces, spans := map[byte]int{}, map[uint64]int{}
 	for _, level := range levels {
 		for _, table := range level {
-			first, last := table.Smallest.UserKey[0], table.Largest.UserKey[0]
-			spaces[first]++
+			first, last := table.Smallest.UserKey, table.Largest.UserKey
+			spaces[first[0]]++
 			for _, own := range []byte{spaceEvent, spaceFresh} {
-				if first != last && first <= own && own <= last {
-					t.Errorf("a table has keys from %c to %c", first, last)
+				if first[0] != last[0] && first[0] <= own && own <= last[0] {
+					t.Errorf("a table has keys from %x to %x", first, last)
+				}
+			}
+			if first[0] == spaceEvent {
+				from, to := binary.BigEndian.Uint64(first[1:]), binary.BigEndian.Uint64(last[1:])
+				if spans[from/eventsPerTable]++; from/eventsPerTable != to/eventsPerTable {
+					t.Errorf("a table has events from %d to %d", from, to)
 				}
 			}
 		}
 	}
-	if spaces[spaceEvent] == 0 || spaces[spaceFresh] == 0 {
-		t.Errorf("tables begin with keys of %v: none of events, or of fresh deliveries", spaces)
+	if spaces[spaceEvent] == 0 || spaces[spaceFresh] == 0 || len(spans) != 4 {
+		t.Errorf("tables begin with keys of %v, and with events of the spans %v", spaces, spans)
+	}
+	written := 0
+	for _, level := range q.store.Metrics().Levels {
+		written += int(level.TableBytesFlushed + level.TableBytesCompacted)
+	}
+	if kept := int(q.bytes.Load()); written > 2*kept {
+		t.Errorf("%d bytes were written to tables for %d that are kept", written, kept)
 	}
 }

@@ -1,10 +1,13 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 const (
@@ -54,9 +57,8 @@ func (r *reclaimer) start(now time.Time, enough func() bool) {
 	}()
 }
 
-// reclaim compacts little by little, so that it needs little room itself: the span
-// of one table of the lowest level after the other. Those of the oldest events come
-// first.
+// reclaim compacts little by little, so that it needs little room itself: the span of
+// one table after the other. Those of the oldest events come first.
 func (r *reclaimer) reclaim(ctx context.Context, enough func() bool) error {
 	if err := r.q.store.Flush(); err != nil { // what was settled last is in memory only
 		return err
@@ -66,25 +68,30 @@ func (r *reclaimer) reclaim(ctx context.Context, enough func() bool) error {
 		return err
 	}
 	var size int64
-	lowest := 0
-	for level, tables := range levels {
-		for i := range tables {
-			size += int64(tables[i].Size)
-			lowest = level
+	var tables []pebble.SSTableInfo
+	for _, level := range levels {
+		for i := range level {
+			size += int64(level[i].Size)
 		}
+		tables = append(tables, level...)
 	}
 	if size-r.q.bytes.Load() < size/garbageParts {
 		return nil
 	}
-	for i := range levels[lowest] {
+	slices.SortFunc(tables, func(a, b pebble.SSTableInfo) int { return bytes.Compare(a.Smallest.UserKey, b.Smallest.UserKey) })
+	var done []byte // everything before it is compacted
+	for i := range tables {
 		if enough() || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		t := &levels[lowest][i]
-		after := append(slices.Clone(t.Largest.UserKey), 0)
-		if err := r.q.store.Compact(ctx, t.Smallest.UserKey, after, false); err != nil {
+		after := append(slices.Clone(tables[i].Largest.UserKey), 0)
+		if bytes.Compare(after, done) <= 0 {
+			continue
+		}
+		if err := r.q.store.Compact(ctx, tables[i].Smallest.UserKey, after, false); err != nil {
 			return err
 		}
+		done = after
 	}
 	return nil
 }

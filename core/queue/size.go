@@ -31,7 +31,14 @@ func fitSizes(po *pebble.Options, reserve int64) {
 	size := memTableSize(reserve)
 	po.MemTableSize = uint64(size)
 	po.LBaseMaxBytes = 2 * size
-	po.TargetFileSizes[0] = size / 4
+	po.TargetFileSizes[0] = size
+	// A compaction out of level 0 takes what lies beside it along as long as all of it is
+	// less than 25 tables of the next level. That is to be less than a memtable: events
+	// would be rewritten with every compaction of counters.
+	po.TargetFileSizes[1] = size / 32
+	for level := 2; level < len(po.TargetFileSizes); level++ {
+		po.TargetFileSizes[level] = size / 4 << (level - 1)
+	}
 }
 
 // checkReserve refuses a reserve that is never met: nothing would ever be

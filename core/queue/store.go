@@ -2,10 +2,12 @@ package queue
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,12 +21,19 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Sizes of the store in memory and on disk.
+// Measures of the store in memory and on disk.
 const (
 	cacheSize = 16 << 20
 	// memTableCount is how many memtables exist at most, with a log file of the
 	// same size each; see memTableSize.
 	memTableCount = 4
+	// eventsPerTable is how many sequences of events a table spans at most. Ten million
+	// events are some hundred tables so, and a table is a few MB of small events.
+	eventsPerTable = 1 << 14
+	// damagePause is how long Pebble waits when it has found damage once more: it looks
+	// for the statistics of a damaged table again and again, on a processor of its own,
+	// until the store is closed (v2.1.7).
+	damagePause = 20 * time.Millisecond
 )
 
 // store is an opened Pebble with the lock on its directory.
@@ -115,6 +124,9 @@ func storeOptions(fs vfs.FS, log *slog.Logger, h *health, open func() bool) *peb
 		}
 	}
 	events.DataCorruption = func(info pebble.DataCorruptionInfo) {
+		if h.error() != nil {
+			time.Sleep(damagePause)
+		}
 		h.fail(damaged(fmt.Errorf("%s: %w", info.Path, info.Details)))
 		holdCompaction()
 	}
@@ -129,10 +141,12 @@ func storeOptions(fs vfs.FS, log *slog.Logger, h *health, open func() bool) *peb
 		L0CompactionThreshold:       4,
 		// A queue is written and deleted front to back: tables at level 0 hardly
 		// overlap, and stopping writes would stop accepting callbacks.
-		L0StopWritesThreshold:      1000,
+		L0StopWritesThreshold: 1000,
+		// Beyond so many tables they are moved to lower levels.
+		L0CompactionFileThreshold:  100,
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
-	o.Experimental.SpanPolicyFunc = ownTables
+	o.Experimental.SpanPolicyFunc = tableEnd
 	// It would rewrite tables that could be moved from level to level as they are.
 	o.Experimental.MultiLevelCompactionHeuristic = pebble.NoMultiLevel{}
 	for i := range o.Levels {
@@ -144,17 +158,24 @@ func storeOptions(fs vfs.FS, log *slog.Logger, h *health, open func() bool) *peb
 	return o
 }
 
-// ownTables ends a table before and behind the spaces of events and of fresh deliveries.
-// Keys of these are written once and in order, so that tables of nothing else do not
-// overlap, and a compaction moves them where it would rewrite them: with a backlog of
-// millions that is most of what a compaction has to do.
-func ownTables(start []byte) (pebble.SpanPolicy, []byte, error) {
-	for _, end := range []byte{spaceEvent, spaceEvent + 1, spaceFresh, spaceFresh + 1} {
-		if len(start) == 0 || start[0] < end {
-			return pebble.SpanPolicy{}, []byte{end}, nil
+// tableEnd says where a table that begins with a key has to end: events and fresh
+// deliveries have tables of their own, and events so many to a table. Keys of these are
+// written once and in order, so such tables do not overlap, and a compaction moves them
+// where it would rewrite them: with a backlog of millions, that is most of what there is
+// to compact. As a table is of a bounded span of sequences, what is deleted at the front
+// while more is appended at the back does not reach over the backlog in between.
+func tableEnd(start []byte) (policy pebble.SpanPolicy, end []byte, err error) {
+	if len(start) == eventKeyLen && start[0] == spaceEvent {
+		if next := binary.BigEndian.Uint64(start[1:])/eventsPerTable + 1; next <= math.MaxUint64/eventsPerTable {
+			return policy, appendEventKey(nil, next*eventsPerTable), nil
 		}
 	}
-	return pebble.SpanPolicy{}, nil, nil
+	for _, space := range []byte{spaceEvent, spaceEvent + 1, spaceFresh, spaceFresh + 1} {
+		if len(start) == 0 || start[0] < space {
+			return policy, []byte{space}, nil
+		}
+	}
+	return policy, nil, nil
 }
 
 // openStore opens or creates the store in dir.
