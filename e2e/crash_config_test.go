@@ -117,8 +117,14 @@ listen { address = "127.0.0.1:0" }
 admin { address = "127.0.0.1:0" }
 shutdown_grace = "1s"
 queue { max_bytes = "20GiB" }
-plugin "file" { tls = false } # to start sooner; the others are as they are
-plugin "webhook" { tls = false }
+plugin "file" { # to start sooner; the others are as they are
+  tls = false
+  %[11]s
+}
+plugin "webhook" {
+  tls = false
+  %[11]s
+}
 source "http" "in" {
   path = "/in"
   dedupe {
@@ -219,7 +225,7 @@ pipeline "faulty" {
   }
 }
 %[10]s
-`, ordered, tiny, attempts, v.inFlight, v.header, v.backoff, v.fault.settings, strings.TrimSpace(extra), faultyAttempts, more)
+`, ordered, tiny, attempts, v.inFlight, v.header, v.backoff, v.fault.settings, strings.TrimSpace(extra), faultyAttempts, more, endAtOnce())
 }
 
 // crashBroken are configurations that must change nothing: what is added to a good

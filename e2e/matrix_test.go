@@ -298,6 +298,7 @@ shutdown_grace = "2s"
 source "http" "in" { path = "/in" }
 plugin "file" {
   tls = %t
+  %s
 }
 plugin "fault" {
   tls = %t
@@ -320,7 +321,7 @@ sink "file" "healthy" {
 pipeline "all" {
   from = [source.in]
   to   = [sink.bad, sink.healthy]
-}`, tr.fault.tls, tr.fault.tls, &env, tr.fault.plugin, tr.fault.settings)
+}`, tr.fault.tls, endAtOnce(), tr.fault.tls, &env, tr.fault.plugin, tr.fault.settings)
 }
 
 // measured is a group under way.

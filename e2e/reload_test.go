@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,7 +39,10 @@ pipeline "sometimes" {
 listen { address = "127.0.0.1:%s" }
 admin { address = "127.0.0.1:0" }
 shutdown_grace = "5s"
-plugin "file" { tls = false }
+plugin "file" {
+  tls = false
+  %s
+}
 source "http" "in" { path = "/in" }
 sink "file" "audit" {
   config { path = "audit.jsonl" }
@@ -65,7 +70,7 @@ pipeline "moved" {
     content_type = "text/plain"
   }
 }
-%s%s`, port, 1+version%7, version%3, version, extra, more)
+%s%s`, port, endAtOnce(), 1+version%7, version%3, version, extra, more)
 }
 
 // broken are configurations that must not take effect: what is added, and what the
@@ -209,6 +214,56 @@ func TestReloads(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.eventuallyProbe(version)
+
+	// Nobody gets an answer to a signal: the log says what is wrong.
+	write(t, file, reloadConfig(version, port, broken[1].more))
+	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	mistake := regexp.MustCompile(`problems=1 first="\S*config\.hcl:\d+:\d+: Unknown sink \\"audti`)
+	eventually(t, "the log names the mistake", func() bool { return mistake.MatchString(d.log()) })
+	d.probe(version)
+}
+
+// TestReloadTellsWhatItLeavesBehind: whoever takes away a sink that has deliveries
+// hears of them at once.
+func TestReloadTellsWhatItLeavesBehind(t *testing.T) {
+	dir, port := t.TempDir(), freePort(t)
+	without := fmt.Sprintf(`
+listen { address = "127.0.0.1:%s" }
+admin { address = "127.0.0.1:0" }
+source "http" "in" { path = "/in" }
+`, port)
+	d := start(t, dir, without+fmt.Sprintf(`
+sink "webhook" "away" {
+  config { url = "http://%s/" }
+}
+pipeline "all" {
+  from = [source.in]
+  to   = [sink.away]
+}
+`, freeAddress(t)))
+	for range 3 {
+		d.mustPost("/in", "{}", http.StatusAccepted)
+	}
+	write(t, filepath.Join(dir, "config.hcl"), without)
+	code, text := d.reload()
+	var answer struct {
+		Removed  []string
+		Warnings []struct{ Summary, Detail string }
+	}
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || code != http.StatusOK || !slices.Equal(answer.Removed, []string{"away"}) {
+		t.Fatalf("%d %s (%v)", code, text, err)
+	}
+	const want = `sink "away" is gone, 3 deliveries wait for it`
+	if !slices.ContainsFunc(answer.Warnings, func(w struct{ Summary, Detail string }) bool {
+		return w.Summary == want && strings.Contains(w.Detail, "deadletter redrive --orphans --sink away")
+	}) {
+		t.Errorf("the answer does not warn: %s", text)
+	}
+	if !strings.Contains(d.log(), strings.ReplaceAll(want, `"`, `\"`)) {
+		t.Errorf("the log does not warn:\n%s", d.logEnd())
+	}
 }
 
 // reload asks for a reload.
