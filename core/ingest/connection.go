@@ -116,7 +116,10 @@ func (c *connection) await() bool {
 		}
 		until := c.since.Add(patience)
 		if !time.Now().Before(until) {
-			return false
+			if since := c.since; !c.lookOnce() || len(c.in) == 0 && c.since.Equal(since) {
+				return false
+			}
+			continue
 		}
 		// A deadline that is too early only makes it look again. So a connection that is
 		// never silent for long hardly ever has to set one.
@@ -134,6 +137,16 @@ func (c *connection) await() bool {
 		}
 	}
 	return true
+}
+
+// lookOnce answers in passing what is there at the end of a silence. A machine that was
+// busy, or stopped, for that long would otherwise close on requests that came in time.
+// It returns false where nothing more is to be read.
+func (c *connection) lookOnce() bool {
+	if c.raw == nil || c.raw.Control(func(fd uintptr) { c.step(fd) }) != nil {
+		return false
+	}
+	return !c.last
 }
 
 // hearBlocking waits for the beginning of a request.

@@ -127,6 +127,46 @@ func TestIdleTimeout(t *testing.T) {
 	})
 }
 
+// TestRequestBeforeItsTimeoutWasSeen: whatever came in while the daemon had no processor,
+// or was stopped, is answered, although its time was over when it was looked at.
+func TestRequestBeforeItsTimeoutWasSeen(t *testing.T) {
+	settings := testSettings()
+	settings.ReadHeaderTimeout, settings.IdleTimeout = time.Nanosecond, time.Nanosecond
+	rig := newRig(t, onPlain, settings, oneRoute(), httpSource())
+	for _, tt := range []struct {
+		name, send string
+		answers    int
+	}{
+		{"nothing", "", 0},
+		{"a request", small, 1},
+		{"two requests", small + small, 2},
+		{"a part of one", small[:10], 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			sender := dial(t, ln.Addr().String())
+			if _, err := io.WriteString(sender, tt.send); err != nil {
+				t.Fatal(err)
+			}
+			conn, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := rig.newPlain()
+			p.room <- struct{}{}
+			p.start(conn)
+			back, err := io.ReadAll(sender)
+			if err != nil && tt.answers > 0 || strings.Count(string(back), "HTTP/1.1 202 ") != tt.answers {
+				t.Errorf("%v %q", err, back)
+			}
+		})
+	}
+}
+
 // TestPipelined: requests of all sizes that are sent without a wait are answered in
 // their order.
 func TestPipelined(t *testing.T) {
