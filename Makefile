@@ -127,7 +127,7 @@ bench-backlog: build ## let 1,000,000 deliveries pile up, and restart over them 
 	$(LOADBENCH) backlog
 
 .PHONY: bench-isolation
-bench-isolation: build ## measure a healthy sink beside one that is down, slow, hung … (8 min)
+bench-isolation: build ## measure a healthy sink beside one that is down, slow, hung … (10 min)
 	@mkdir -p bin/bench
 	go build -o bin/bench/callbackd-sink-fault ./plugins/sinktest/faultsink/callbackd-sink-fault
 	$(LOADBENCH) isolation

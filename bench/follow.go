@@ -14,8 +14,40 @@ const followEvery = time.Millisecond
 // callback took from when it was due until it was in there.
 type follower struct {
 	stop, stopped chan struct{}
-	lag           histogram
+	lags          lags
 	err           error
+}
+
+// lags of the callbacks of a load: of all, and of those of each second.
+type lags struct {
+	all     histogram
+	seconds []histogram
+}
+
+func (l *lags) add(second int, lag time.Duration) {
+	l.all.add(lag)
+	for len(l.seconds) <= second {
+		l.seconds = append(l.seconds, histogram{})
+	}
+	l.seconds[second].add(lag)
+}
+
+// leastLags are needed for a quantile of a second to mean something.
+const leastLags = 100
+
+// usual is the quantile of a second, in the median of the seconds: another program that
+// has the processors for a moment makes one bad second of it, and not a bad load.
+func (l *lags) usual(q float64) time.Duration {
+	var of []float64
+	for i := range l.seconds {
+		if l.seconds[i].Total >= leastLags {
+			of = append(of, float64(l.seconds[i].quantile(q)))
+		}
+	}
+	if len(of) == 0 {
+		return l.all.quantile(q)
+	}
+	return time.Duration(medianOf(of))
 }
 
 // followFile follows a file until end is called. What was sent before since is not
@@ -30,10 +62,10 @@ func followFile(path string, since time.Time) *follower {
 }
 
 // end stops following, once all that is there was read.
-func (f *follower) end() (histogram, error) {
+func (f *follower) end() (lags, error) {
 	close(f.stop)
 	<-f.stopped
-	return f.lag, f.err
+	return f.lags, f.err
 }
 
 func (f *follower) run(path string, since time.Time) error {
@@ -61,7 +93,7 @@ func (f *follower) run(path string, since time.Time) error {
 			case first: // may be torn
 				first = false
 			case !sent.Before(since):
-				f.lag.add(now.Sub(sent))
+				f.lags.add(int(sent.Sub(since)/time.Second), now.Sub(sent))
 			}
 		})
 		text = text[:copy(text, rest)]

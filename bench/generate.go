@@ -285,8 +285,10 @@ func (t *thread) post(at places) error {
 			began = t.due
 			t.due = t.due.Add(time.Duration(float64(time.Second) / t.rate))
 		}
-		c := t.idle[len(t.idle)-1]
-		t.idle = t.idle[:len(t.idle)-1]
+		// In turn: one that is never used is closed as silent, and takes with it what is
+		// sent at that moment.
+		c := t.idle[0]
+		t.idle = t.idle[1:]
 		n := int(t.next.Add(1)) - 1
 		if n >= maxNumber {
 			return fmt.Errorf("there are only numbers for %d callbacks", maxNumber)

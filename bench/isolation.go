@@ -86,7 +86,7 @@ func (o *isolationOptions) paces() []pace {
 // beside is what one load found of the healthy sink.
 type beside struct {
 	delivered float64 // a second, in the load
-	lag       histogram
+	lag       lags
 	cpu       float64 // µs of all processes for a callback
 	behind    int     // deliveries of the other sink, not settled
 }
@@ -124,7 +124,7 @@ func runIsolation(ctx context.Context, o isolationOptions) (string, error) {
 				}
 				r.found[p.name][n.name] = append(r.found[p.name][n.name], b)
 				o.say("round %d, %s, %s: %.0f delivered/s, lag p50 %.1f ms, p99 %.1f ms; the other is %d behind", round+1, p.name, n.name,
-					b.delivered, milliseconds(b.lag.quantile(.5)), milliseconds(b.lag.quantile(.99)), b.behind)
+					b.delivered, milliseconds(b.lag.usual(.5)), milliseconds(b.lag.usual(.99)), b.behind)
 			}
 		}
 	}
@@ -217,7 +217,7 @@ func (r *isolationResult) once(ctx context.Context, n neighbour, p pace) (out be
 	if err != nil {
 		return out, err
 	}
-	if lag.Total == 0 {
+	if lag.all.Total == 0 {
 		return out, errors.New("of what was due while it was measured nothing was sent in time: the machine has no room for this rate now, lower -rate")
 	}
 	m, err := d.metrics(ctx)
@@ -247,8 +247,8 @@ func (r *isolationResult) page() string {
 	writeFacts(&b, append(r.facts, othersHad(r.others...), fact{"load", fmt.Sprintf("%d-byte bodies over %d connections, each to both sinks; %v after %v of warm-up; %s of everything, the neighbours in turn",
 		len(newBody(o.body)), isolationConnections, o.duration, o.warmup, count(o.rounds, "round"))}))
 	rate := func(x *beside) float64 { return x.delivered }
-	p99 := func(x *beside) float64 { return milliseconds(x.lag.quantile(.99)) }
-	p50 := func(x *beside) float64 { return milliseconds(x.lag.quantile(.5)) }
+	p99 := func(x *beside) float64 { return milliseconds(x.lag.usual(.99)) }
+	p50 := func(x *beside) float64 { return milliseconds(x.lag.usual(.5)) }
 	t := table{head: []string{"load", "the other sink", "healthy: delivered/s", "change", "lag p50 ms", "lag p99 ms", "change", "CPU µs per callback", "the other is behind by", fmt.Sprintf("wanted < %.0f %%", 100*mostChange)}}
 	for _, p := range o.paces() {
 		for _, n := range o.neighbours() {
@@ -285,8 +285,8 @@ func (r *isolationResult) judge(p pace, neighbour string) string {
 	found, against := r.found[p.name][neighbour], r.found[p.name][p.against]
 	var later []float64 // beyond what is allowed, in ms
 	for i := range min(len(found), len(against)) {
-		base := against[i].lag.quantile(.99)
-		later = append(later, milliseconds(found[i].lag.quantile(.99)-base-max(leastNoticed, time.Duration(mostChange*float64(base)))))
+		base := against[i].lag.usual(.99)
+		later = append(later, milliseconds(found[i].lag.usual(.99)-base-max(leastNoticed, time.Duration(mostChange*float64(base)))))
 	}
 	if rate > 1-mostChange && medianOf(later) <= 0 {
 		return "reached"

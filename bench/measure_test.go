@@ -144,8 +144,8 @@ func TestFollowedFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Where it began to read is not known; what it has read is.
-	if lag.Total > 201 || lag.Most > 10*time.Second {
-		t.Errorf("%d lines, at most %v late", lag.Total, lag.Most)
+	if lag.all.Total > 201 || lag.all.Most > 10*time.Second {
+		t.Errorf("%d lines, at most %v late", lag.all.Total, lag.all.Most)
 	}
 	sink := &sinkFile{path: path}
 	times, err := sink.times()
@@ -154,5 +154,28 @@ func TestFollowedFile(t *testing.T) {
 	}
 	if n, _, err := sink.count(); err != nil || n != 201 || len(times) < 201 || times[200] != 1 {
 		t.Errorf("%d lines, %d numbers: %v", n, len(times), err)
+	}
+}
+
+// TestUsualLag: one bad second is not what a load is known by.
+func TestUsualLag(t *testing.T) {
+	t.Parallel()
+	var l lags
+	for second, lag := range []time.Duration{5 * time.Millisecond, 6 * time.Millisecond, time.Second, 5 * time.Millisecond, 6 * time.Millisecond} {
+		for range leastLags {
+			l.add(second, lag)
+		}
+	}
+	l.add(7, time.Minute) // the rest of a second
+	if got := l.usual(.99); got < 5*time.Millisecond || got > 7*time.Millisecond {
+		t.Errorf("%v", got)
+	}
+	if got := l.all.quantile(.99); got < 900*time.Millisecond {
+		t.Errorf("of all: %v", got)
+	}
+	l = lags{}
+	l.add(0, time.Second)
+	if got := l.usual(.5); got < 900*time.Millisecond {
+		t.Errorf("of one callback: %v", got)
 	}
 }

@@ -191,20 +191,23 @@ func TestRatiosAndAims(t *testing.T) {
 	}
 }
 
-func TestDrift(t *testing.T) {
+func TestGrowth(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
+		name    string
 		figures []float64
 		want    float64
 	}{
-		{[]float64{100, 100, 100, 500, 500, 110, 110, 110, 110}, 0.1},
-		{[]float64{0, 0, 0}, 0},
-		{[]float64{5}, 0},
-		{[]float64{200, 0, 100}, 0.5},
+		{"", []float64{100, 100, 100, 500, 500, 110, 110, 110, 110}, 0.1},
+		{"", []float64{0, 0, 0}, 0},
+		{"", []float64{5}, 0},
+		{"", []float64{200, 0, 100}, -0.5},
+		{"sink: open files", []float64{10, 20, 10, 0, 0, 0, 20, 20, 5}, 0},
+		{"sink: open files", []float64{10, 20, 10, 0, 0, 0, 10, 10, 25}, 0.25},
 	} {
-		s := series{figures: test.figures}
-		if got := s.drift(); got < test.want-1e-9 || got > test.want+1e-9 {
-			t.Errorf("%v drift by %v, want %v", test.figures, got, test.want)
+		s := series{name: test.name, figures: test.figures}
+		if got := s.growth(); got < test.want-1e-9 || got > test.want+1e-9 {
+			t.Errorf("%s %v grow by %v, want %v", test.name, test.figures, got, test.want)
 		}
 	}
 }
