@@ -50,6 +50,30 @@ func leftBehind(before, after *config.Config, stats queue.Stats) config.Diagnost
 	return out
 }
 
+// letterLoss refuses a configuration under which dead letters would be deleted for want
+// of room. Whoever makes the queue smaller, or adds a sink, need not have thought of them,
+// and nothing brings them back.
+func letterLoss(before, after *config.Config, stats queue.Stats) config.Diagnostics {
+	limits := make(map[string]int64)
+	for _, s := range before.Sinks {
+		limits[s.Name] = s.DeadLetter.MaxBytes
+	}
+	var out config.Diagnostics
+	for _, s := range after.Sinks {
+		kept, limit := stats.Sinks[s.Name], s.DeadLetter.MaxBytes
+		if was, ok := limits[s.Name]; limit <= 0 || kept.DeadBytes <= limit || ok && was > 0 && was <= limit {
+			continue
+		}
+		out = append(out, config.Diagnostic{
+			Severity: config.SeverityError,
+			Summary:  fmt.Sprintf("sink %q has %d bytes of dead letters, and would keep %d", s.Name, kept.DeadBytes, limit),
+			Detail: fmt.Sprintf("The oldest of its %d would be deleted for good. Redrive or discard some first (callbackd deadletter list --sink %s), or set max_bytes in its dead_letter block. "+
+				"Where that is not set, it is a share of queue.max_bytes, which a smaller queue or one more sink makes smaller.", kept.Dead, s.Name),
+		})
+	}
+	return out
+}
+
 func countOf(n int64) string {
 	if n == 1 {
 		return "1 delivery waits"

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -8,6 +10,43 @@ import (
 	"github.com/callbackd/callbackd/core/pipeline"
 	"github.com/callbackd/callbackd/core/queue"
 )
+
+func TestLetterLoss(t *testing.T) {
+	t.Parallel()
+	of := func(limits map[string]int64) *config.Config {
+		cfg := &config.Config{}
+		for _, name := range slices.Sorted(maps.Keys(limits)) {
+			cfg.Sinks = append(cfg.Sinks, config.Sink{Name: name, DeadLetter: config.DeadLetter{MaxBytes: limits[name]}})
+		}
+		return cfg
+	}
+	kept := map[string]queue.SinkStats{"a": {Dead: 7, DeadBytes: 500}, "b": {}, "gone": {Dead: 1, DeadBytes: 100}}
+	for name, c := range map[string]struct {
+		before, after map[string]int64
+		want          []string
+	}{
+		"all fit":                      {map[string]int64{"a": 900, "b": 900}, map[string]int64{"a": 500, "b": 1}, nil},
+		"a smaller queue":              {map[string]int64{"a": 900, "b": 900}, map[string]int64{"a": 499, "b": 499}, []string{`sink "a" has 500 bytes of dead letters, and would keep 499: The oldest of its 7 would`}},
+		"a limit where there was none": {map[string]int64{"a": 0}, map[string]int64{"a": 499}, []string{`sink "a" has`}},
+		"without a limit":              {map[string]int64{"a": 900}, map[string]int64{"a": 0}, nil},
+		"the sink is gone":             {map[string]int64{"a": 900, "b": 900}, map[string]int64{"b": 1}, nil},
+		"it is back, with less room":   {map[string]int64{"a": 900}, map[string]int64{"a": 900, "gone": 99}, []string{`sink "gone" has 100 bytes`}},
+		"they have to go anyway":       {map[string]int64{"a": 400}, map[string]int64{"a": 400}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := letterLoss(of(c.before), of(c.after), queue.Stats{Sinks: kept})
+			if len(got.Errors()) != len(c.want) || len(got) != len(c.want) {
+				t.Fatalf("got %v, want %v", got, c.want)
+			}
+			for i, w := range c.want {
+				if !strings.Contains(got[i].String(), w) {
+					t.Errorf("got %s, want %s", got[i], w)
+				}
+			}
+		})
+	}
+}
 
 func TestLeftBehind(t *testing.T) {
 	t.Parallel()

@@ -80,6 +80,9 @@ func (d *Daemon) reload(outside context.Context) (admin.Reload, error) {
 	if fixed := needsRestart(before.cfg, cfg); len(fixed) > 0 {
 		return none, fixed
 	}
+	if loss := letterLoss(before.cfg, cfg, d.queue.Stats()); len(loss) > 0 {
+		return none, loss
+	}
 	next, err := d.newSetup(cfg)
 	if err != nil {
 		return none, err

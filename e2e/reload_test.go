@@ -266,6 +266,51 @@ pipeline "all" {
 	}
 }
 
+// TestReloadDeletesNoDeadLetters: one more sink makes the shares of the others smaller.
+// What that would delete keeps the reload from taking effect.
+func TestReloadDeletesNoDeadLetters(t *testing.T) {
+	out := receive(t, "")
+	out.answers(http.StatusBadRequest)
+	dir, port := t.TempDir(), freePort(t)
+	config := func(maxBytes string) string {
+		return fmt.Sprintf(`
+listen { address = "127.0.0.1:%s" }
+admin { address = "127.0.0.1:0" }
+source "http" "in" { path = "/in" }
+plugin "webhook" {
+  tls = false
+  %s
+}
+sink "webhook" "crm" {
+  dead_letter { max_bytes = %q }
+  config { url = "%s/" }
+}
+pipeline "all" {
+  from = [source.in]
+  to   = [sink.crm]
+}
+`, port, endAtOnce(), maxBytes, out.url)
+	}
+	d := start(t, dir, config("64MiB"))
+	const letters = 40
+	for range letters {
+		d.mustPost("/in", `{"filler":"`+strings.Repeat("x", 64<<10)+`"}`, http.StatusAccepted)
+	}
+	d.eventuallyMetric(`callbackd_dead_letters_kept{sink="crm"}`, letters)
+	write(t, filepath.Join(dir, "config.hcl"), config("2MiB"))
+	code, answer := d.reload()
+	if code != http.StatusUnprocessableEntity || !strings.Contains(answer, "would be deleted for good") {
+		t.Errorf("%d %s", code, answer)
+	}
+	d.eventuallyMetric(`callbackd_config_last_reload_successful`, 0)
+	write(t, filepath.Join(dir, "config.hcl"), config("16MiB"))
+	if code, answer = d.reload(); code != http.StatusOK {
+		t.Errorf("%d %s", code, answer)
+	}
+	d.eventuallyMetric(`callbackd_dead_letters_kept{sink="crm"}`, letters)
+	d.eventuallyMetric(`callbackd_dead_letters_discarded_total{cause="size",sink="crm"}`, 0)
+}
+
 // reload asks for a reload.
 func (d *daemon) reload() (int, string) {
 	resp, err := http.Post(d.admin+"/-/reload", "", nil)
