@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -285,8 +286,7 @@ func (t *thread) post(at places) error {
 			began = t.due
 			t.due = t.due.Add(time.Duration(float64(time.Second) / t.rate))
 		}
-		// In turn: one that is never used is closed as silent, and takes with it what is
-		// sent at that moment.
+		// In turn, as senders that each have one of their own would.
 		c := t.idle[0]
 		t.idle = t.idle[1:]
 		n := int(t.next.Add(1)) - 1
@@ -324,6 +324,7 @@ func (t *thread) heard(c *conn) error {
 	}
 	if m.last || c.gone {
 		t.poller.close(c)
+		t.idle = slices.DeleteFunc(t.idle, func(x *conn) bool { return x == c })
 		if t.broken > mostBroken {
 			return errors.New("too many connections ended before the answer: " + io.ErrUnexpectedEOF.Error())
 		}

@@ -81,7 +81,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&c.threads, "threads", max(1, runtime.NumCPU()/2), "`threads` of the load generator")
 	flags.StringVar(&c.profile, "profile", "", "load, isolation: record processor time by Linux perf into this `folder`")
 	flags.StringVar(&c.write, "write", "", "put what was found into this `page`")
-	rounds := flags.Int("rounds", 5, "how many times everything is measured ")
+	rounds := flags.Int("rounds", 5, "load, isolation: how many times everything is measured")
 	connections := flags.String("connections", "64,256", "load: connections of the load generator")
 	only := flags.String("only", "", "load, isolation: a `part` of the names of what is to be measured, such as webhook")
 	pending := flags.Int("pending", 1_000_000, "backlog: `deliveries` that are to be pending, up to 10000000")

@@ -32,8 +32,8 @@ type series struct {
 }
 
 // thirds are what the first and the last third are known by: their medians, of open
-// files their most. A pool of connections breathes with the load; what leaks makes both
-// grow.
+// files their most. A pool of connections breathes with the load; what leaks goes beyond
+// that.
 func (s *series) thirds() (first, last float64) {
 	third := len(s.figures) / 3
 	if third == 0 {

@@ -66,9 +66,9 @@ func letterLoss(before, after *config.Config, stats queue.Stats) config.Diagnost
 		}
 		out = append(out, config.Diagnostic{
 			Severity: config.SeverityError,
-			Summary:  fmt.Sprintf("sink %q has %d bytes of dead letters, and would keep %d", s.Name, kept.DeadBytes, limit),
-			Detail: fmt.Sprintf("The oldest of its %d would be deleted for good. Redrive or discard some first (callbackd deadletter list --sink %s), or set max_bytes in its dead_letter block. "+
-				"Where that is not set, it is a share of queue.max_bytes, which a smaller queue or one more sink makes smaller.", kept.Dead, s.Name),
+			Summary:  fmt.Sprintf("sink %q has %d bytes of dead letters, and would keep %d bytes", s.Name, kept.DeadBytes, limit),
+			Detail: fmt.Sprintf("The oldest would be deleted for good. Redrive or discard some first (callbackd deadletter redrive --all --sink %s, or discard), or set max_bytes in its dead_letter block. "+
+				"Where that is not set, it is a share of queue.max_bytes, which a smaller queue or one more sink makes smaller.", s.Name),
 		})
 	}
 	return out

@@ -26,7 +26,7 @@ func TestLetterLoss(t *testing.T) {
 		want          []string
 	}{
 		"all fit":                      {map[string]int64{"a": 900, "b": 900}, map[string]int64{"a": 500, "b": 1}, nil},
-		"a smaller queue":              {map[string]int64{"a": 900, "b": 900}, map[string]int64{"a": 499, "b": 499}, []string{`sink "a" has 500 bytes of dead letters, and would keep 499: The oldest of its 7 would`}},
+		"a smaller queue":              {map[string]int64{"a": 900, "b": 900}, map[string]int64{"a": 499, "b": 499}, []string{`sink "a" has 500 bytes of dead letters, and would keep 499 bytes: The oldest would`}},
 		"a limit where there was none": {map[string]int64{"a": 0}, map[string]int64{"a": 499}, []string{`sink "a" has`}},
 		"without a limit":              {map[string]int64{"a": 900}, map[string]int64{"a": 0}, nil},
 		"the sink is gone":             {map[string]int64{"a": 900, "b": 900}, map[string]int64{"b": 1}, nil},

@@ -80,16 +80,17 @@ func (d *Daemon) reload(outside context.Context) (admin.Reload, error) {
 	if fixed := needsRestart(before.cfg, cfg); len(fixed) > 0 {
 		return none, fixed
 	}
-	if loss := letterLoss(before.cfg, cfg, d.queue.Stats()); len(loss) > 0 {
-		return none, loss
-	}
 	next, err := d.newSetup(cfg)
 	if err != nil {
 		return none, err
 	}
 	d.mask.add(cfg)
 	c := d.plan(before, next)
-	if err := c.prepare(ctx, r.hosts); err != nil {
+	err = c.prepare(ctx, r.hosts)
+	if loss := letterLoss(before.cfg, cfg, d.queue.Stats()); err == nil && len(loss) > 0 {
+		err = loss
+	}
+	if err != nil {
 		c.abandon()
 		d.mask.set(before.cfg)
 		return none, err

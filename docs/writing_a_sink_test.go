@@ -26,8 +26,9 @@ const (
 	tutorialSink = "docs/examples/sink-syslog"
 	// tutorialHome is the reader's home on the page.
 	tutorialHome = "/home/me"
-	// tutorialPatience is how long one command may take, and a line may be awaited.
-	tutorialPatience = time.Minute
+	// tutorialPatience is how long one command may take, and a line may be awaited: a
+	// machine that has built nothing yet needs more than a minute for a sink.
+	tutorialPatience = 4 * time.Minute
 )
 
 // block is a fenced block of the page. What it is follows from the line before it:

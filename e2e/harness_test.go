@@ -37,8 +37,9 @@ const (
 	raceValue = "atexit_sleep_ms=0"
 )
 
-// endAtOnce goes into the plugin block of a sink with the race detector: plugins get no more
-// of the environment than the configuration says.
+// endAtOnce goes into the plugin blocks of sinks, which may have the race detector: plugins
+// get no more of the environment than the configuration says. spawn adds it, in a block of
+// its own, for the types that have none.
 func endAtOnce() string { return fmt.Sprintf("env = { %s = %q }", raceEnv, raceValue) }
 
 func TestMain(m *testing.M) {

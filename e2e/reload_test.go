@@ -216,11 +216,11 @@ func TestReloads(t *testing.T) {
 	d.eventuallyProbe(version)
 
 	// Nobody gets an answer to a signal: the log says what is wrong.
-	write(t, file, reloadConfig(version, port, broken[1].more))
+	write(t, file, reloadConfig(version, port, strings.ReplaceAll(broken[1].more, "audti", "nobodys")))
 	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	mistake := regexp.MustCompile(`problems=1 first="\S*config\.hcl:\d+:\d+: Unknown sink \\"audti`)
+	mistake := regexp.MustCompile(`problems=1 first="\S*config\.hcl:\d+:\d+: Unknown sink \\"nobodys`)
 	eventually(t, "the log names the mistake", func() bool { return mistake.MatchString(d.log()) })
 	d.probe(version)
 }
@@ -261,9 +261,7 @@ pipeline "all" {
 	}) {
 		t.Errorf("the answer does not warn: %s", text)
 	}
-	if !strings.Contains(d.log(), strings.ReplaceAll(want, `"`, `\"`)) {
-		t.Errorf("the log does not warn:\n%s", d.logEnd())
-	}
+	eventually(t, "the log warns", func() bool { return strings.Contains(d.log(), strings.ReplaceAll(want, `"`, `\"`)) })
 }
 
 // TestReloadDeletesNoDeadLetters: one more sink makes the shares of the others smaller.
@@ -272,43 +270,53 @@ func TestReloadDeletesNoDeadLetters(t *testing.T) {
 	out := receive(t, "")
 	out.answers(http.StatusBadRequest)
 	dir, port := t.TempDir(), freePort(t)
-	config := func(maxBytes string) string {
+	config := func(more string) string {
 		return fmt.Sprintf(`
 listen { address = "127.0.0.1:%s" }
 admin { address = "127.0.0.1:0" }
+queue { max_bytes = "12MiB" }
 source "http" "in" { path = "/in" }
 plugin "webhook" {
   tls = false
   %s
 }
 sink "webhook" "crm" {
-  dead_letter { max_bytes = %q }
   config { url = "%s/" }
 }
 pipeline "all" {
   from = [source.in]
   to   = [sink.crm]
 }
-`, port, endAtOnce(), maxBytes, out.url)
+%s`, port, endAtOnce(), out.url, more)
 	}
-	d := start(t, dir, config("64MiB"))
-	const letters = 40
+	const (
+		letters = 40 // of 64 KiB: less than the 6 MiB of one sink, more than the 2 MiB of each of two
+		another = `sink "webhook" "another" {
+  config { url = "http://127.0.0.1:1/" }
+}`
+	)
+	d := start(t, dir, config(""))
+	post := func() { d.mustPost("/in", `{"filler":"`+strings.Repeat("x", 64<<10)+`"}`, http.StatusAccepted) }
 	for range letters {
-		d.mustPost("/in", `{"filler":"`+strings.Repeat("x", 64<<10)+`"}`, http.StatusAccepted)
+		post()
 	}
 	d.eventuallyMetric(`callbackd_dead_letters_kept{sink="crm"}`, letters)
-	write(t, filepath.Join(dir, "config.hcl"), config("2MiB"))
+	write(t, filepath.Join(dir, "config.hcl"), config(another))
 	code, answer := d.reload()
 	if code != http.StatusUnprocessableEntity || !strings.Contains(answer, "would be deleted for good") {
 		t.Errorf("%d %s", code, answer)
 	}
 	d.eventuallyMetric(`callbackd_config_last_reload_successful`, 0)
-	write(t, filepath.Join(dir, "config.hcl"), config("16MiB"))
+	post() // what is beyond a limit goes with the next one
+	d.eventuallyMetric(`callbackd_dead_letters_kept{sink="crm"}`, letters+1)
+	d.eventuallyMetric(`callbackd_dead_letters_discarded_total{cause="size",sink="crm"}`, 0)
+
+	write(t, filepath.Join(dir, "config.hcl"), strings.Replace(config(another), "config { url", "dead_letter { max_bytes = \"6MiB\" }\n  config { url", 1))
 	if code, answer = d.reload(); code != http.StatusOK {
 		t.Errorf("%d %s", code, answer)
 	}
-	d.eventuallyMetric(`callbackd_dead_letters_kept{sink="crm"}`, letters)
-	d.eventuallyMetric(`callbackd_dead_letters_discarded_total{cause="size",sink="crm"}`, 0)
+	post()
+	d.eventuallyMetric(`callbackd_dead_letters_kept{sink="crm"}`, letters+2)
 }
 
 // reload asks for a reload.

@@ -30,7 +30,7 @@ type connection struct {
 	*buffers
 	in     []byte    // has come in and is not used yet: a part of buffers.room
 	served bool      // a request was answered
-	since  time.Time // it waits for the next request: the last answer
+	since  time.Time // it waits for the next request: the last answer, or the beginning
 	armed  time.Time // when reading fails; zero: not known
 	last   bool      // no other request is read
 	unread bool      // the sender may not have sent all yet
@@ -116,8 +116,13 @@ func (c *connection) await() bool {
 		}
 		until := c.since.Add(patience)
 		if !time.Now().Before(until) {
-			if since := c.since; !c.lookOnce() || len(c.in) == 0 && c.since.Equal(since) {
+			since := c.since
+			c.lookOnce()
+			if c.last || len(c.in) == 0 && c.since.Equal(since) {
 				return false
+			}
+			if !c.served {
+				c.since = time.Now() // from here on the first request has its time
 			}
 			continue
 		}
@@ -139,14 +144,13 @@ func (c *connection) await() bool {
 	return true
 }
 
-// lookOnce answers in passing what is there at the end of a silence. A machine that was
-// busy, or stopped, for that long would otherwise close on requests that came in time.
-// It returns false where nothing more is to be read.
-func (c *connection) lookOnce() bool {
-	if c.raw == nil || c.raw.Control(func(fd uintptr) { c.step(fd) }) != nil {
-		return false
+// lookOnce attends to what is there at the end of a silence, without a wait. A machine
+// that was busy, or stopped, for that long would otherwise close on requests that came in
+// time.
+func (c *connection) lookOnce() {
+	if c.raw != nil {
+		_ = c.raw.Control(func(fd uintptr) { c.step(fd) }) // fails where reading will
 	}
-	return !c.last
 }
 
 // hearBlocking waits for the beginning of a request.
@@ -222,7 +226,7 @@ func (c *connection) cut() {
 func (c *connection) converse() bool {
 	began := time.Now()
 	if !c.served {
-		began = c.accepted
+		began = c.since
 	}
 	size, wrong, err := c.awaitHead(began.Add(c.plain.settings.ReadHeaderTimeout))
 	switch {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,6 +142,7 @@ func TestRequestBeforeItsTimeoutWasSeen(t *testing.T) {
 		{"a request", small, 1},
 		{"two requests", small + small, 2},
 		{"a part of one", small[:10], 0},
+		{"one that is not there as a whole at a read", "POST /ci HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + strings.Repeat("x", 20000), 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -156,6 +158,7 @@ func TestRequestBeforeItsTimeoutWasSeen(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			hasCome(t, conn, len(tt.send))
 			p := rig.newPlain()
 			p.room <- struct{}{}
 			p.start(conn)
@@ -164,6 +167,21 @@ func TestRequestBeforeItsTimeoutWasSeen(t *testing.T) {
 				t.Errorf("%v %q", err, back)
 			}
 		})
+	}
+}
+
+// hasCome waits until so many bytes can be read, and leaves them there.
+func hasCome(t *testing.T, conn net.Conn, want int) {
+	t.Helper()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	room, got := make([]byte, 1<<20), 0
+	for end := time.Now().Add(10 * time.Second); got < want; time.Sleep(time.Millisecond) {
+		if err := raw.Control(func(fd uintptr) { got, _, _ = syscall.Recvfrom(int(fd), room, syscall.MSG_PEEK) }); err != nil || time.Now().After(end) {
+			t.Fatalf("%d of %d bytes came in: %v", got, want, err)
+		}
 	}
 }
 
