@@ -29,8 +29,9 @@ func (c *connection) hear() error {
 
 // attend is called while the connection is set up for a wait for its sender: at
 // first, and whenever something may have come in; and when its time is over, see
-// lookOnce. It returns false to go on waiting. So a request that is there as a whole costs a read and a write, where
-// conn.Read would try in vain to read before each wait.
+// lookOnce. It returns false to go on waiting. So a request that is there as a whole
+// costs a read and a write, where conn.Read would try in vain to read before each
+// wait.
 func (c *connection) attend(fd uintptr) (done bool) {
 	for {
 		c.take()

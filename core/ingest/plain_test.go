@@ -408,33 +408,55 @@ func TestAcceptFails(t *testing.T) {
 	})
 }
 
-// TestSilentConnectionsAreSmall: a connection without a request holds no buffers.
+// TestSilentConnectionsAreSmall: a connection holds no buffers while it waits: for its
+// first request, for the next one, and after a large one.
 func TestSilentConnectionsAreSmall(t *testing.T) {
+	large := strings.Replace(small, "x\r\nC", "x\r\nX: "+strings.Repeat("x", 20<<10)+"\r\nC", 1)
 	rig := newRig(t, onPlain, testSettings(), oneRoute(), httpSource())
-	p := rig.newPlain()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- rig.run(ctx, ln, p) }()
-	for _, raw := range []string{small, strings.Replace(small, "x\r\nC", "x\r\nX: "+strings.Repeat("x", 20<<10)+"\r\nC", 1)} {
-		conn := dial(t, ln.Addr().String())
-		ask(t, conn, raw)
-		ask(t, conn, small)
-	}
-	for _, c := range p.all() {
-		for deadline := time.Now().Add(5 * time.Second); c.state.Load() != silent && time.Now().Before(deadline); {
-			time.Sleep(time.Millisecond)
+	defer func() { _ = ln.Close() }()
+	for _, first := range []string{small, large} {
+		sender := dial(t, ln.Addr().String())
+		receiver, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
 		}
-		if c.state.Load() != silent || c.buffers != nil || c.in != nil || c.callback.body != nil {
-			t.Errorf("state %d, buffers %v", c.state.Load(), c.buffers)
+		p := rig.newPlain()
+		p.room <- struct{}{}
+		c := newConnection(p, receiver)
+		// Of each wait, what the connection holds. Only its own goroutine may look: it is
+		// sometimes woken for nothing.
+		waits := make(chan string, 1<<10)
+		attend := c.step
+		c.step = func(fd uintptr) bool {
+			done := attend(fd)
+			if !done {
+				waits <- fmt.Sprint(c.buffers != nil, c.in != nil, c.callback.header != nil, c.callback.body != nil)
+			}
+			return done
 		}
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
+		go func() {
+			defer close(waits)
+			c.serve()
+		}()
+		nothing := fmt.Sprint(false, false, false, false)
+		for _, raw := range []string{"", first, small} {
+			if raw != "" {
+				ask(t, sender, raw)
+			}
+			if held := <-waits; held != nothing {
+				t.Errorf("after %.20q it holds %s", raw, held)
+			}
+		}
+		_ = sender.Close()
+		for held := range waits {
+			if held != nothing {
+				t.Errorf("it holds %s", held)
+			}
+		}
 	}
 }
 
