@@ -286,13 +286,13 @@ func (r *isolationResult) page() string {
 func (r *isolationResult) judge(p pace, neighbour string) string {
 	rate := medianOf(r.changes(p, neighbour, func(x *beside) float64 { return x.delivered }))
 	found, against := r.found[p.name][neighbour], r.found[p.name][p.against]
-	var later, worst []float64 // beyond what is allowed, in ms
+	var usual, whole []float64 // by how many ms the lag is beyond what is allowed: of a usual second, and of the whole load
 	for i := range min(len(found), len(against)) {
 		base := against[i].lag.usual(.99)
-		later = append(later, milliseconds(found[i].lag.usual(.99)-base-max(leastNoticed, time.Duration(mostChange*float64(base)))))
-		worst = append(worst, milliseconds(found[i].lag.all.quantile(.99)-mostWorse*against[i].lag.all.quantile(.99)))
+		usual = append(usual, milliseconds(found[i].lag.usual(.99)-base-max(leastNoticed, time.Duration(mostChange*float64(base)))))
+		whole = append(whole, milliseconds(found[i].lag.all.quantile(.99)-mostWorse*against[i].lag.all.quantile(.99)))
 	}
-	if rate > 1-mostChange && medianOf(later) <= 0 && medianOf(worst) <= 0 {
+	if rate > 1-mostChange && medianOf(usual) <= 0 && medianOf(whole) <= 0 {
 		return "reached"
 	}
 	return "missed"

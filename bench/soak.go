@@ -85,15 +85,15 @@ func runSoak(ctx context.Context, c common) (string, error) {
 	if rate*c.duration.Seconds() > maxNumber*0.9 {
 		return "", fmt.Errorf("%v at %.0f callbacks/s are more than %d: choose a shorter -duration", c.duration, rate, maxNumber)
 	}
-	r.series, r.loss = nil, loss{}
-	var err error
-	r.load, err = r.once(ctx, order{
+	r.series, r.loss = nil, loss{} // those of the sprints do not count
+	load, err := r.once(ctx, order{
 		Connections: soakConnections, Body: c.body, Rate: rate, Threads: c.threads,
 		Warmup: min(30*time.Second, c.duration/10), Duration: c.duration, Every: max(500*time.Millisecond, min(5*time.Second, c.duration/60)),
 	})
 	if err != nil {
 		return "", err
 	}
+	r.load = load
 	return r.page(), nil
 }
 

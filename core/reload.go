@@ -86,16 +86,7 @@ func (d *Daemon) reload(outside context.Context) (admin.Reload, error) {
 	}
 	d.mask.add(cfg)
 	c := d.plan(before, next)
-	err = c.prepare(ctx, r.hosts)
-	if loss := letterLoss(before.cfg, cfg, d.queue.Stats()); err == nil && len(loss) > 0 {
-		err = loss
-	}
-	if err != nil {
-		c.abandon()
-		d.mask.set(before.cfg)
-		return none, err
-	}
-	if err := c.replace(ctx, r); err != nil {
+	if err := c.exchange(ctx, r); err != nil {
 		c.abandon()
 		d.mask.set(before.cfg)
 		return none, err
@@ -188,6 +179,19 @@ func (d *Daemon) plan(before, next *setup) *changeover {
 		}
 	}
 	return c
+}
+
+// exchange starts the processes of new and changed sinks, and has them take the place
+// of old ones: all of a changeover that can fail. Dead letters are looked at
+// as late as can be: after that, old processes end.
+func (c *changeover) exchange(ctx context.Context, r *running) error {
+	if err := c.prepare(ctx, r.hosts); err != nil {
+		return err
+	}
+	if loss := letterLoss(c.before.cfg, c.next.cfg, c.daemon.queue.Stats()); len(loss) > 0 {
+		return loss
+	}
+	return c.replace(ctx, r)
 }
 
 // prepare starts the processes of new and changed sinks. New ones are configured;
