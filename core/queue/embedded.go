@@ -78,6 +78,7 @@ func Open(ctx context.Context, options Options) (*Embedded, error) {
 	q.Configure(o.Sinks)
 	go c.run()
 	go q.rouse()
+	go c.room.reclaim.watch()
 	o.Logger.Info("queue opened", "dir", o.Dir, "bytes", q.bytes.Load(), "limit_bytes", o.MaxBytes,
 		"duration", time.Since(started))
 	return q, nil

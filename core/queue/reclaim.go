@@ -16,15 +16,49 @@ const (
 	// garbageParts: less garbage than one part in so many of the tables is not
 	// worth the writing.
 	garbageParts = 8
+
+	// lookEvery is how often it is looked whether little is written: less than one
+	// part in quietParts of a memtable since the last look.
+	lookEvery  = 10 * time.Second
+	quietParts = 16
+	// Garbage that is not needed for the reserve is worth the writing from so many
+	// bytes on, where it is one part in so many of the tables.
+	leastGarbage      = 16 << 20
+	quietGarbageParts = 2
 )
 
 // reclaimer makes the store give back the space of what was settled. Pebble does
 // so by itself as it is written to. But where nothing is accepted for want of
-// space, little is written, and the space would never come back.
+// space, or nothing comes in, little is written, and the space would never come
+// back: that an event is settled takes some bytes in memory, whatever its size.
 type reclaimer struct {
 	q     *Embedded
 	busy  atomic.Bool
 	begun time.Time // the committer's
+	quiet quiet
+}
+
+// quiet is what the looks for a time in which little is written remember. It is
+// theirs alone.
+type quiet struct {
+	written uint64 // in all, at the last look
+	left    int64  // the garbage that reclaiming left
+}
+
+// usage is what the store has done and has, in bytes.
+type usage struct {
+	written uint64 // to its log, since it was opened
+	tables  int64
+	garbage int64 // about what the tables have of nothing that is kept
+}
+
+// worth tells whether little was written since the last look, less than most, and
+// there is garbage that is worth the writing.
+func (l *quiet) worth(u usage, most uint64) bool {
+	before := l.written
+	l.written, l.left = u.written, min(l.left, u.garbage)
+	more := u.garbage - l.left
+	return u.written-before < most && more >= leastGarbage && more >= u.tables/quietGarbageParts
 }
 
 // start reclaims in the background, until there is enough space or the queue is
@@ -37,6 +71,16 @@ func (r *reclaimer) start(now time.Time, enough func() bool) {
 	if !r.q.readers.enter() {
 		return // closed
 	}
+	go func() {
+		defer r.q.readers.leave()
+		defer r.busy.Store(false)
+		_ = r.run(enough) // start is called again where there is not enough
+	}()
+}
+
+// run reclaims until there is enough space or the queue is closed. It tells whether all
+// was tried.
+func (r *reclaimer) run(enough func() bool) bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -46,15 +90,61 @@ func (r *reclaimer) start(now time.Time, enough func() bool) {
 		case <-done:
 		}
 	}()
-	go func() {
-		defer r.q.readers.leave()
-		defer r.busy.Store(false)
-		defer close(done)
-		if err := r.q.health.guard(func() error { return r.reclaim(ctx, enough) }); err != nil {
-			// A compaction that finds no room removes what it began.
-			r.q.options.Logger.Debug("space could not be reclaimed, it is tried again", "error", err)
+	defer close(done)
+	err := r.q.health.guard(func() error { return r.reclaim(ctx, enough) })
+	if err != nil {
+		// A compaction that finds no room removes what it began.
+		r.q.options.Logger.Debug("space could not be reclaimed, it is tried again", "error", err)
+	}
+	return err == nil && !enough()
+}
+
+// watch looks for times in which little is written, until the queue is closed or has
+// failed.
+func (r *reclaimer) watch() {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-r.q.closing:
+			return
+		case <-r.q.health.failed:
+			return
+		case <-ticker.C:
 		}
-	}()
+		if !r.q.readers.enter() {
+			return
+		}
+		err := r.q.health.guard(func() error { r.look(); return nil })
+		r.q.readers.leave()
+		if err != nil {
+			return // the store has failed
+		}
+	}
+}
+
+// look reclaims space where little was written since the last look, and goes on until
+// more is.
+func (r *reclaimer) look() {
+	most := uint64(memTableSize(r.q.options.ReserveBytes) / quietParts)
+	u := r.usage()
+	if !r.quiet.worth(u, most) || !r.busy.CompareAndSwap(false, true) {
+		return
+	}
+	defer r.busy.Store(false)
+	if r.run(func() bool { return r.usage().written-u.written >= most }) {
+		r.quiet.left = r.usage().garbage
+	}
+}
+
+func (r *reclaimer) usage() usage {
+	m := r.q.store.Metrics()
+	u := usage{written: m.WAL.BytesIn}
+	for i := range m.Levels {
+		u.tables += m.Levels[i].TablesSize
+	}
+	u.garbage = u.tables - r.q.bytes.Load()
+	return u
 }
 
 // reclaim compacts little by little, so that it needs little room itself: the span of
