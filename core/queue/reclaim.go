@@ -42,8 +42,13 @@ type reclaimer struct {
 // theirs alone.
 type quiet struct {
 	written uint64 // in all, at the last look
-	left    int64  // the garbage that reclaiming left
+	left    int64  // the garbage that reclaiming left; not negative
+	failed  int    // how many times in a row there was no room to reclaim
+	rests   int    // looks until it is tried again
 }
+
+// mostRests is how many looks pass at most after there was no room to reclaim.
+const mostRests = 60
 
 // usage is what the store has done and has, in bytes.
 type usage struct {
@@ -56,9 +61,24 @@ type usage struct {
 // there is garbage that is worth the writing.
 func (l *quiet) worth(u usage, most uint64) bool {
 	before := l.written
-	l.written, l.left = u.written, min(l.left, u.garbage)
+	// What is kept in memory only makes it seem that there is less than no garbage.
+	l.written, l.left = u.written, max(0, min(l.left, u.garbage))
+	if l.rests > 0 {
+		l.rests--
+		return false
+	}
 	more := u.garbage - l.left
 	return u.written-before < most && more >= leastGarbage && more >= u.tables/quietGarbageParts
+}
+
+// done notes that garbage is left, as much as could be reclaimed was.
+func (l *quiet) done(garbage int64) { l.left, l.failed = max(0, garbage), 0 }
+
+// tryLater notes that there was no room to reclaim: each try may fill the disk for a
+// moment.
+func (l *quiet) tryLater() {
+	l.rests = min(1<<l.failed, mostRests)
+	l.failed = min(l.failed+1, 10)
 }
 
 // start reclaims in the background, until there is enough space or the queue is
@@ -78,9 +98,8 @@ func (r *reclaimer) start(now time.Time, enough func() bool) {
 	}()
 }
 
-// run reclaims until there is enough space or the queue is closed. It tells whether all
-// was tried.
-func (r *reclaimer) run(enough func() bool) bool {
+// run reclaims until there is enough space or the queue is closed, which is no error.
+func (r *reclaimer) run(enough func() bool) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -92,11 +111,12 @@ func (r *reclaimer) run(enough func() bool) bool {
 	}()
 	defer close(done)
 	err := r.q.health.guard(func() error { return r.reclaim(ctx, enough) })
-	if err != nil {
-		// A compaction that finds no room removes what it began.
-		r.q.options.Logger.Debug("space could not be reclaimed, it is tried again", "error", err)
+	if err == nil || ctx.Err() != nil {
+		return nil
 	}
-	return err == nil && !enough()
+	// A compaction that finds no room removes what it began.
+	r.q.options.Logger.Debug("space could not be reclaimed, it is tried again", "error", err)
+	return err
 }
 
 // watch looks for times in which little is written, until the queue is closed or has
@@ -128,12 +148,16 @@ func (r *reclaimer) watch() {
 func (r *reclaimer) look() {
 	most := uint64(memTableSize(r.q.options.ReserveBytes) / quietParts)
 	u := r.usage()
-	if !r.quiet.worth(u, most) || !r.busy.CompareAndSwap(false, true) {
+	if !r.quiet.worth(u, most) || r.q.store.shortage.error() != nil || !r.busy.CompareAndSwap(false, true) {
 		return
 	}
 	defer r.busy.Store(false)
-	if r.run(func() bool { return r.usage().written-u.written >= most }) {
-		r.quiet.left = r.usage().garbage
+	interrupted := func() bool { return r.usage().written-u.written >= most }
+	switch err := r.run(interrupted); {
+	case err != nil:
+		r.quiet.tryLater()
+	case !interrupted():
+		r.quiet.done(r.usage().garbage)
 	}
 }
 
@@ -148,10 +172,20 @@ func (r *reclaimer) usage() usage {
 }
 
 // reclaim compacts little by little, so that it needs little room itself: the span of
-// one table after the other. Those of the oldest events come first.
+// one table after the other, those of the oldest events first. A table of settlements
+// alone may span many events; what is kept of these is written before the rest is freed.
 func (r *reclaimer) reclaim(ctx context.Context, enough func() bool) error {
-	if err := r.q.store.Flush(); err != nil { // what was settled last is in memory only
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	flushed, err := r.q.store.AsyncFlush() // what was settled last is in memory only
+	if err != nil {
 		return err
+	}
+	select {
+	case <-flushed:
+	case <-ctx.Done(): // where there is no room it lasts
+		return ctx.Err()
 	}
 	levels, err := r.q.store.SSTables()
 	if err != nil {
