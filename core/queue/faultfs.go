@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -20,10 +21,15 @@ import (
 // queue to failed, and the goroutine of Pebble that met it goes no further. A
 // write that finds no room waits until there is some; see shortage. Errors of
 // tables are Pebble's to handle: it removes what it began and tries again.
+//
+// That needs the manifest (v2.1.7: clearCompactingState). So a compaction must not take
+// the last of the disk: another one would wait for room for the manifest, the first for
+// the manifest to remove what it began, and both for ever. See leaves.
 type faultFS struct {
 	vfs.FS
 	health   *health
 	shortage *shortage
+	reserve  int64 // in bytes
 	// armed is set while the store is open: opening and closing report errors in
 	// order.
 	armed *atomic.Bool
@@ -74,15 +80,15 @@ func isManifest(name string) bool {
 
 // Create implements vfs.FS.
 func (f faultFS) Create(name string, category vfs.DiskWriteCategory) (file vfs.File, err error) {
-	return f.created("create", name, func() (vfs.File, error) { return f.FS.Create(name, category) })
+	return f.created("create", name, category, func() (vfs.File, error) { return f.FS.Create(name, category) })
 }
 
 // ReuseForWrite implements vfs.FS.
 func (f faultFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	return f.created("reuse", newname, func() (vfs.File, error) { return f.FS.ReuseForWrite(oldname, newname, category) })
+	return f.created("reuse", newname, category, func() (vfs.File, error) { return f.FS.ReuseForWrite(oldname, newname, category) })
 }
 
-func (f faultFS) created(what, name string, do func() (vfs.File, error)) (file vfs.File, err error) {
+func (f faultFS) created(what, name string, category vfs.DiskWriteCategory, do func() (vfs.File, error)) (file vfs.File, err error) {
 	switch {
 	case isLog(name):
 		err = f.waiting(name, func() (err error) { file, err = do(); return err })
@@ -100,7 +106,30 @@ func (f faultFS) created(what, name string, do func() (vfs.File, error)) (file v
 		f.met(name, err)
 		return nil, err
 	}
-	return tableFile{File: file, fs: f, name: name}, nil
+	return &tableFile{File: file, fs: f, name: name, leaves: leaves(category, f.reserve), unasked: askEvery}, nil
+}
+
+const (
+	flushCategory, compactionCategory vfs.DiskWriteCategory = "pebble-memtable-flush", "pebble-compaction" // Pebble's
+
+	// A compaction leaves as much of the disk as a memtable takes, and the tables of a
+	// memtable leave some room for the manifest, an entry of which takes some KiB: so
+	// many parts of the reserve, 32 MiB and 4 MiB by default.
+	compactionParts = reserveParts
+	flushParts      = 64
+	// askEvery is how many bytes are written to a table before the disk is asked again.
+	askEvery = 64 << 10
+)
+
+// leaves is how many bytes of the disk are left to others by who writes tables.
+func leaves(by vfs.DiskWriteCategory, reserve int64) uint64 {
+	switch by {
+	case compactionCategory:
+		return uint64(reserve / compactionParts)
+	case flushCategory:
+		return uint64(reserve / flushParts)
+	}
+	return 0
 }
 
 // met notes that Pebble is told of a full disk. It takes some time: Pebble tries
@@ -185,15 +214,32 @@ func (f patientFile) Write(p []byte) (int, error) { return f.fs.write(f.File, f.
 // tableFile is a table, or something else that Pebble writes anew when it fails.
 type tableFile struct {
 	vfs.File
-	fs   faultFS
-	name string
+	fs      faultFS
+	name    string
+	leaves  uint64 // bytes of the disk
+	unasked int    // bytes since the disk was asked
 }
 
 // Write implements vfs.File.
-func (f tableFile) Write(p []byte) (int, error) {
-	n, err := f.File.Write(p)
+func (f *tableFile) Write(p []byte) (n int, err error) {
+	if err = f.ask(len(p)); err == nil {
+		n, err = f.File.Write(p)
+	}
 	f.fs.met(f.name, err)
 	return n, err
+}
+
+// ask looks whether there is more room than what is left to others.
+func (f *tableFile) ask(more int) error {
+	if f.unasked += more; f.leaves == 0 || f.unasked < askEvery || !f.fs.armed.Load() {
+		return nil
+	}
+	f.unasked = 0
+	usage, err := f.fs.GetDiskUsage(path.Dir(f.name))
+	if err != nil || usage.AvailBytes >= f.leaves {
+		return nil //nolint:nilerr // where the room is unknown, writing tells
+	}
+	return &fs.PathError{Op: "write", Path: f.name, Err: syscall.ENOSPC}
 }
 
 // readFile is a table that is read.

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -227,4 +228,78 @@ func TestWhenFullIsCalledAsConfigured(t *testing.T) {
 			t.Errorf("%d: %q, want %q", uint8(w), w, want)
 		}
 	}
+}
+
+// A compaction that finds too little room leaves the last of it to what cannot wait for
+// it: it could not even end otherwise. What is settled meanwhile goes to tables yet, and
+// all goes on when there is room.
+func TestTablesLeaveRoom(t *testing.T) {
+	const reserve = 16 << 20
+	bubble(t, Options{ReserveBytes: reserve}, func(t *testing.T, q *Embedded) {
+		free := func(n uint64) {
+			q.options.fs.(*vfs.MemFS).TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: n, TotalBytes: 1 << 30})
+		}
+		free(1 << 30)
+		for n := range uint64(200) {
+			if err := q.Append(t.Context(), benchEvent(n+1), toAudit); err != nil {
+				t.Fatal(err)
+			}
+			if n%100 == 99 {
+				if err := q.store.Flush(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for range 10 { // what a compaction has to put together
+			leased := takeOne(t, q, "audit", time.Minute)
+			if err := q.Settle(t.Context(), []Settlement{{Lease: leased.Lease, Delivered: true, Attempts: 1}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		compact := func() error { // Pebble tries again by itself, for ever
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			return q.store.Compact(ctx, []byte{0}, []byte{0xff}, false)
+		}
+
+		free(reserve/8 - 1)
+		if err := q.store.Flush(); err != nil {
+			t.Errorf("a memtable finds no room: %v", err)
+		}
+		if err := compact(); err == nil {
+			t.Error("a compaction takes the last of the disk")
+		}
+		if q.store.shortage.error() == nil {
+			t.Error("nobody is told that the disk is full")
+		}
+		free(reserve / 8)
+		if err := compact(); err != nil {
+			t.Errorf("a compaction that may take the rest: %v", err)
+		}
+
+		leased := takeOne(t, q, "audit", time.Minute)
+		if err := q.Settle(t.Context(), []Settlement{{Lease: leased.Lease, Delivered: true, Attempts: 1}}); err != nil {
+			t.Fatal(err)
+		}
+		free(reserve/64 - 1)
+		flushed, err := q.store.AsyncFlush()
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		select {
+		case <-flushed:
+			t.Error("a memtable takes the last of the disk")
+		default:
+		}
+		free(1 << 30)
+		<-flushed
+		if err := q.Append(t.Context(), benchEvent(1000), toAudit); err != nil && !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if err := q.Append(t.Context(), benchEvent(1001), toAudit); err != nil {
+			t.Errorf("there is room again: %v", err)
+		}
+	})
 }

@@ -219,7 +219,10 @@ func (s *store) open(ctx context.Context, o Options, h *health) error {
 		return fmt.Errorf("queue %s: %w", s.dir, err)
 	}
 	var isOpen atomic.Bool
-	po := storeOptions(faultFS{FS: syncedFS{FS: o.fs, lengths: s.synced}, health: h, shortage: s.shortage, armed: &s.armed}, o.Logger, h, isOpen.Load)
+	po := storeOptions(faultFS{
+		FS: syncedFS{FS: o.fs, lengths: s.synced}, health: h, shortage: s.shortage, armed: &s.armed,
+		reserve: o.ReserveBytes,
+	}, o.Logger, h, isOpen.Load)
 	fitSizes(po, o.ReserveBytes)
 	po.Lock = s.lock
 	type result struct {
