@@ -60,20 +60,21 @@ func (s *Sink) Metrics() []Metric {
 	return s.metrics
 }
 
-// measure asks a process for its metrics until ctx ends.
+// measure asks a process for its metrics until ctx ends. It does not ask at once: a
+// plugin that dies of it delivers for a while first, after each start.
 func (s *Sink) measure(ctx context.Context, p *process) {
 	ticker := time.NewTicker(s.opts.MetricsInterval)
 	defer ticker.Stop()
 	for {
-		if p.configured.Load() && !s.measureOnce(ctx, p) {
-			return
-		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-p.broken.Done():
 			return
 		case <-ticker.C:
+		}
+		if p.configured.Load() && !s.measureOnce(ctx, p) {
+			return
 		}
 	}
 }

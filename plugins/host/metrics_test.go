@@ -76,6 +76,29 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// A plugin that dies of being asked delivers until then, after each start.
+func TestMetricsAreNotAskedAtOnce(t *testing.T) {
+	f := run(t, func(o *Options) { o.MetricsInterval = time.Hour })
+	f.configure(schema.Object{"metrics": "exit"})
+	first := f.State().PID
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it runs again", func() bool {
+		_, err := f.deliver(batch(1))
+		return err == nil
+	})
+	second := f.State().PID
+	for range 20 {
+		if _, err := f.deliver(batch(5)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if now := f.State().PID; now != second || second == first {
+		t.Errorf("process %d was killed, %d came, %d is there", first, second, now)
+	}
+}
+
 func FuzzReadMetrics(f *testing.F) {
 	f.Add([]byte{})
 	for _, name := range []string{"a_total", "b", "c"} {

@@ -68,7 +68,7 @@ type Options struct {
 	// CheckMisses is how many Check calls in a row must go unanswered for the
 	// plugin to be restarted. Default 3.
 	CheckMisses int
-	// MetricsInterval is the time between two Metrics calls. Default 5 s.
+	// MetricsInterval is the time between two Metrics calls, and until the first. Default 5 s.
 	MetricsInterval time.Duration
 	// CloseGrace bounds the Close call, in which a plugin finishes what is in
 	// flight. Default 10 s. Stopping takes up to 5 s more.
