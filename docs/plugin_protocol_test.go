@@ -62,6 +62,7 @@ func TestPluginProtocolFacts(t *testing.T) {
 		{"plugins/host/options.go", `setDefault(&o.CheckInterval, 10*time.Second)`, "| `Check` | 5 s, every 10 s |"},
 		{"plugins/host/options.go", `setDefault(&o.CheckTimeout, 5*time.Second)`, "| `Check` | 5 s, every 10 s |"},
 		{"plugins/host/options.go", `setDefault(&o.CheckMisses, 3)`, "after 3 in a row without an answer"},
+		{"plugins/host/process_linux.go", `pluginNice = 10`, "on Linux 10 steps nicer than the daemon"},
 		{"plugins/host/options.go", `setDefault(&o.MetricsInterval, 5*time.Second)`, "| `Metrics` | 2 s, every 5 s, first 5 s after the start |"},
 		{"plugins/host/metrics.go", `metricsTimeout = 2 * time.Second`, "| `Metrics` | 2 s, every 5 s, first 5 s after the start |"},
 		{"plugins/host/options.go", `setDefault(&o.CloseGrace, 10*time.Second)`, "| `Close` | 10 s"},

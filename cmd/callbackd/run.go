@@ -33,6 +33,7 @@ same. SIGHUP reloads the configuration, as callbackd reload does.`,
 			if err != nil {
 				return err
 			}
+			setUpRuntime()
 			logger := newLogger(cmd.ErrOrStderr(), cfg.Log)
 			daemon, err := core.New(cmd.Context(), cfg, func() (*config.Config, config.Diagnostics, error) { return readConfig(path) }, build(), logger)
 			switch {

@@ -92,16 +92,18 @@ func (c *child) Start(context.Context) error {
 
 // live starts the process and stays with it until it is reaped. It keeps its
 // operating system thread for that time, because the kernel's parent-death
-// signal is about the thread that forked, not about the process.
+// signal is about the thread that forked, not about the process; and what the thread
+// gives up for the plugin it cannot take back, so it ends with this goroutine.
 func (c *child) live(started chan<- error) {
 	runtime.LockOSThread()
 	defer close(c.exited)
 	var pipes *pipes
 	var err error
+	if err := giveWay(); err != nil {
+		c.opts.Logger.Debug("the plugin has the daemon's priority", "error", err)
+	}
 	if c.opts.NoNewPrivs {
-		err = renouncePrivileges() // the thread ends with this goroutine, which keeps it
-	} else {
-		defer runtime.UnlockOSThread()
+		err = renouncePrivileges()
 	}
 	if err == nil {
 		pipes, err = c.start()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +74,60 @@ func TestConfinedPlugin(t *testing.T) {
 	}
 	if _, err := f.deliver(batch(10)); err != nil {
 		t.Error(err)
+	}
+}
+
+// niceness is that of each thread of a process.
+func niceness(t *testing.T, process string) (out []int) {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/" + process + "/task/*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		_, rest, _ := strings.Cut(string(text), ") ") // the name may have spaces
+		n, err := strconv.Atoi(strings.Fields(rest)[16])
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, n)
+	}
+	if len(out) == 0 {
+		t.Fatalf("process %s has no threads", process)
+	}
+	return out
+}
+
+// A plugin gives way to the daemon, with all its threads; the daemon's own threads do
+// not, but those that stay with plugins.
+func TestPluginGivesWay(t *testing.T) {
+	usual := slices.Min(niceness(t, "self"))
+	giving := func() (n int) {
+		for _, nice := range niceness(t, "self") {
+			if nice != usual {
+				n++
+			}
+		}
+		return n
+	}
+	before := giving()
+	f := run(t, nil)
+	f.configure(nil)
+	if _, err := f.deliver(batch(10)); err != nil {
+		t.Error(err)
+	}
+	if now := giving(); now > before+1 {
+		t.Errorf("%d threads of the daemon give way, %d before", now, before)
+	}
+	want := min(usual+10, 19)
+	for _, got := range niceness(t, strconv.Itoa(f.State().PID)) {
+		if got != want {
+			t.Errorf("a thread of the plugin has the niceness %d, want %d", got, want)
+		}
 	}
 }
 

@@ -21,6 +21,9 @@ func (o Options) checkSupported() error {
 
 func renouncePrivileges() error { return nil }
 
+// giveWay does nothing: priorities of a thread are there on Linux only.
+func giveWay() error { return nil }
+
 // confine does nothing: limits are set on Linux only.
 func confine(int, *Options) error { return nil }
 

@@ -28,6 +28,24 @@ func renouncePrivileges() error {
 	return nil
 }
 
+// pluginNice is by how much a plugin is nicer than the daemon: where both want all of a
+// processor, the daemon has nine tenths of it. See docs/adr/0010-who-goes-first.md.
+const pluginNice = 10
+
+// giveWay has what this thread starts give way to the daemon. It takes privileges to
+// take that back: the thread must not be used for anything else.
+func giveWay() error {
+	now, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err == nil {
+		// The system call tells 20 - nice, so that it is never below zero.
+		err = unix.Setpriority(unix.PRIO_PROCESS, 0, min(20-now+pluginNice, 19))
+	}
+	if err != nil {
+		return fmt.Errorf("setting the priority: %w", err)
+	}
+	return nil
+}
+
 // confine sets the limits of a process that has just been started. Until then it
 // has those of the daemon, which is not long enough to do harm.
 func confine(pid int, opts *Options) error {
